@@ -1,0 +1,37 @@
+"""The ``medmap`` command: thin; every sub-command lives in a module of this folder and only parses arguments."""
+
+from __future__ import annotations
+
+import typer
+
+from medmap_monai import __version__
+
+app = typer.Typer(
+    name="medmap",
+    help="Segment medical images when some modalities are missing.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"medmap-monai {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Segment medical images when some modalities are missing."""
+
+
+def main() -> None:
+    """Entry point of the console command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

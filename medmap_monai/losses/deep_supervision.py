@@ -1,0 +1,32 @@
+"""Deep supervision with weights 1/2, 1/4, ... over maps of falling resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+def deep_supervision_loss(
+    loss: Callable[[Tensor, Tensor], Tensor], deep_logits: Sequence[Tensor], label: Tensor
+) -> Tensor:
+    """Sum of ``2**-(j+1) * loss(deep_logits[j], label)``, maps finest first, each up-sampled to the label's size.
+
+    MONAI's ``DeepSupervisionLoss`` puts weight 1 on the first map and shrinks the target instead of the logits; the
+    published scripts of this field keep the label and up-sample, so tiny regions survive.
+
+    Args:
+        loss: ``loss(logits, label) -> scalar``.
+        deep_logits: logits (B, K, ...) at their own resolution, finest first; at least one.
+        label: class indices (B, 1, ...).
+    """
+    size = label.shape[2:]
+    mode = "trilinear" if len(size) == 3 else "bilinear"
+    terms = []
+    for j, logits in enumerate(deep_logits):
+        if logits.shape[2:] != size:
+            logits = interpolate(logits, size=size, mode=mode, align_corners=True)
+        terms.append(0.5 ** (j + 1) * loss(logits, label))
+    return torch.stack(terms).sum()

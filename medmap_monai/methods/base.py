@@ -1,0 +1,60 @@
+"""The method contract: a network, the training-only heads and the losses, in one module."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from medmap_monai.networks.base import ModalityNetwork
+
+
+class MethodOutput(NamedTuple):
+    """What a training step needs and reports.
+
+    pred: fused logits (B, K, ...).
+    losses: scalars that the trainer sums (with its ``loss_weights``) and logs, by name.
+    per_modality: values (M,) to log per modality, by name; detached, NaN where a modality was not seen.
+    """
+
+    pred: Tensor
+    losses: dict[str, Tensor]
+    per_modality: dict[str, Tensor]
+
+
+class Method(nn.Module, ABC):
+    """A training composition around a network.
+
+    The trainer calls the module on batches, :meth:`on_epoch_start` and :meth:`on_epoch_end` around epochs (epochs
+    count from 0; ranks are synchronised by the method itself), and, between backward and the optimiser step,
+    :meth:`after_backward`. Balancing state lives in buffers, so a checkpoint restores it exactly. Under DDP the
+    buffers are not broadcast (``broadcast_buffers=False``).
+
+    Args:
+        network: the network that is deployed; ``models/model.pt`` holds its weights alone.
+    """
+
+    def __init__(self, network: ModalityNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    @abstractmethod
+    def forward(self, image: Tensor, modality_mask: Tensor, present_mask: Tensor, label: Tensor) -> MethodOutput:
+        """One training step.
+
+        Args:
+            image: (B, M, ...).
+            modality_mask: bool (B, M), what the fused path may see.
+            present_mask: bool (B, M), what exists for the case; a superset of ``modality_mask``.
+            label: class indices (B, 1, ...).
+        """
+
+    def on_epoch_start(self, epoch: int) -> None:
+        """Called before the first batch of epoch ``epoch`` (from 0)."""
+
+    def after_backward(self) -> None:
+        """Called when gradients are complete (unscaled, all-reduced) and before clipping and the optimiser step."""
+
+    def on_epoch_end(self, epoch: int) -> None:
+        """Called after the last batch of epoch ``epoch`` (from 0); the place for epoch-wise balancing."""

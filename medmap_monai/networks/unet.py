@@ -1,0 +1,133 @@
+"""ModalityUNet: one encoder per modality, masked fusion at every level, one decoder; built from MONAI blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import List  # noqa: UP035 (TorchScript reads this form)
+
+import torch
+from monai.networks.blocks import Convolution, ResidualUnit, UpSample
+from torch import Tensor, nn
+
+from medmap_monai.networks.base import DecoderOutput, ModalityFeatures, ModalityNetwork
+from medmap_monai.networks.blocks.backend import lone_row_is_slow
+from medmap_monai.networks.blocks.fusion import ConcatFusion
+
+_ACT = ("leakyrelu", {"negative_slope": 0.1})
+_NORM = ("instance", {"affine": False})
+
+
+class UNetEncoder(nn.Module):
+    """Residual encoder of one modality: (B, 1, ...) -> features with ``channels``, halving from level 1 on."""
+
+    def __init__(self, spatial_dims: int, channels: Sequence[int], strides: Sequence[int]) -> None:
+        super().__init__()
+        widths = [1, *channels]
+        self.levels = nn.ModuleList(
+            ResidualUnit(spatial_dims, widths[i], widths[i + 1], strides=strides[i], subunits=2, act=_ACT, norm=_NORM)
+            for i in range(len(channels))
+        )
+
+    def forward(self, x: Tensor) -> List[Tensor]:  # noqa: UP006
+        out: List[Tensor] = []  # noqa: UP006
+        for level in self.levels:
+            x = level(x)
+            out.append(x)
+        return out
+
+
+class UpBlock(nn.Module):
+    """Up-sample by two, concatenate the skip, convolve."""
+
+    def __init__(self, spatial_dims: int, in_channels: int, skip_channels: int) -> None:
+        super().__init__()
+        self.reduce = Convolution(spatial_dims, in_channels, skip_channels, act=_ACT, norm=_NORM)
+        self.up = UpSample(
+            spatial_dims, skip_channels, scale_factor=2, mode="nontrainable", interp_mode="nearest", align_corners=None
+        )
+        self.merge = Convolution(spatial_dims, 2 * skip_channels, skip_channels, act=_ACT, norm=_NORM)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.merge(torch.cat([self.up(self.reduce(x)), skip], dim=1))
+
+
+class ModalityUNet(ModalityNetwork):
+    """U-Net for any subset of modalities.
+
+    Every modality has its own residual encoder; at each level the available modalities are fused by a masked
+    concatenation and a 1x1 convolution; one decoder with deep supervision gives the logits. Source: ours.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: number of modalities M.
+        out_channels: number of classes K, background included.
+        channels: features per level, finest first; every level after the first halves the resolution.
+        deep_supervision: number of decoder levels below full resolution that get a logit head (at most
+            ``len(channels) - 2``).
+
+    Example:
+        >>> net = ModalityUNet(spatial_dims=3, in_channels=4, out_channels=4, channels=(8, 16, 32, 64))
+        >>> net(torch.rand(2, 4, 32, 32, 32)).shape
+        torch.Size([2, 4, 32, 32, 32])
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        channels: Sequence[int] = (16, 32, 64, 128),
+        deep_supervision: int = 2,
+    ) -> None:
+        if len(channels) < 2:
+            raise ValueError(f"channels needs at least two levels, got {list(channels)}")
+        if not 0 <= deep_supervision <= len(channels) - 2:
+            raise ValueError(f"deep_supervision must lie in 0..{len(channels) - 2}, got {deep_supervision}")
+        strides = [1] + [2] * (len(channels) - 1)
+        super().__init__(
+            spatial_dims,
+            in_channels,
+            out_channels,
+            stride=2 ** (len(channels) - 1),
+            encoders=[UNetEncoder(spatial_dims, channels, strides) for _ in range(in_channels)],
+        )
+        self.fusions = nn.ModuleList(ConcatFusion(spatial_dims, in_channels, c, c) for c in channels)
+        coarse_to_fine = list(reversed(channels))
+        self.up_blocks = nn.ModuleList(
+            UpBlock(spatial_dims, coarse_to_fine[i], coarse_to_fine[i + 1]) for i in range(len(channels) - 1)
+        )
+        self.head = Convolution(spatial_dims, channels[0], out_channels, kernel_size=1, conv_only=True)
+        self.deep_heads = nn.ModuleList(
+            Convolution(spatial_dims, channels[level], out_channels, kernel_size=1, conv_only=True)
+            for level in range(1, deep_supervision + 1)
+        )
+
+    def prepare(self, features: ModalityFeatures) -> ModalityFeatures:
+        projected: List[Tensor] = []  # noqa: UP006
+        for level, fusion in enumerate(self.fusions):
+            projected.append(fusion.project(features.pyramid[level]))
+        return ModalityFeatures(features.pyramid, features.tokens, projected)
+
+    def decode(self, features: ModalityFeatures, modality_mask: Tensor) -> DecoderOutput:
+        if len(features.projected) == 0:
+            features = self.prepare(features)
+        fused: List[Tensor] = []  # noqa: UP006
+        for level, fusion in enumerate(self.fusions):
+            fused.append(fusion(features.projected[level], modality_mask))
+        batch = modality_mask.shape[0]
+        x = fused[-1]
+        coarse_to_fine: List[Tensor] = []  # noqa: UP006
+        for i, up_block in enumerate(self.up_blocks):
+            skip = fused[len(fused) - 2 - i]
+            if lone_row_is_slow(skip):
+                x = up_block(torch.cat([x, x], dim=0), torch.cat([skip, skip], dim=0))[:batch]
+            else:
+                x = up_block(x, skip)
+            coarse_to_fine.append(x)
+        decoded: List[Tensor] = []  # noqa: UP006
+        for i in range(len(coarse_to_fine)):
+            decoded.append(coarse_to_fine[len(coarse_to_fine) - 1 - i])
+        deep_logits: List[Tensor] = []  # noqa: UP006
+        for i, head in enumerate(self.deep_heads):
+            deep_logits.append(head(decoded[i + 1]))
+        return DecoderOutput(self.head(decoded[0]), deep_logits, decoded, fused)
