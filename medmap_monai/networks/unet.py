@@ -105,7 +105,7 @@ class ModalityUNet(ModalityNetwork):
     def prepare(self, features: ModalityFeatures) -> ModalityFeatures:
         projected: List[Tensor] = []  # noqa: UP006
         for level, fusion in enumerate(self.fusions):
-            projected.append(fusion.project(features.pyramid[level]))
+            projected.append(fusion.project(features.pyramid[level]))  # type: ignore[operator]
         return ModalityFeatures(features.pyramid, features.tokens, projected)
 
     def decode(self, features: ModalityFeatures, modality_mask: Tensor) -> DecoderOutput:
