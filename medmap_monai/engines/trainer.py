@@ -1,0 +1,127 @@
+"""A MONAI trainer for methods: sums their losses and gives them the hooks that balancing needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.engines import PrepareBatchExtraInput, SupervisedTrainer
+from monai.engines.utils import IterationEvents
+from monai.utils.enums import CommonKeys
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from medmap_monai.engines.seeding import seed_epoch
+from medmap_monai.methods.base import Method, MethodOutput
+
+LOSSES = "losses"
+PER_MODALITY = "per_modality"
+
+
+def unwrap_method(network: nn.Module) -> Method:
+    """The method inside ``network``, which may be wrapped in DistributedDataParallel.
+
+    Raises:
+        TypeError: when there is none.
+    """
+    inner = getattr(network, "module", network)
+    if not isinstance(inner, Method):
+        raise TypeError(f"the trainer needs a medmap_monai Method (or DDP around one), got {type(inner).__name__}")
+    return inner
+
+
+class ModalityTrainer(SupervisedTrainer):
+    """``SupervisedTrainer`` whose network is a :class:`~medmap_monai.methods.base.Method`.
+
+    The iteration is MONAI's own: the method is called with image, masks and label, its losses are summed, and
+    ``engine.state.output`` holds ``pred`` (logits), ``loss``, ``losses`` and ``per_modality``. Batches need the keys
+    ``image``, ``label``, ``modality_mask`` and ``present_mask``.
+
+    Args:
+        device: where to train.
+        max_epochs: number of epochs.
+        train_data_loader: loader of training batches.
+        network: the method, or DistributedDataParallel around it.
+        optimizer: over the method's parameters.
+        loss_weights: factor per loss name; a name that no loss has is an error, an unnamed loss has factor 1.
+        max_grad_norm: gradient clipping by total norm; None leaves gradients alone.
+        seed: makes everything random in epoch e a pure function of (seed, e, rank), so that a resumed run equals an
+            uninterrupted one; None leaves the random state alone.
+        train_handlers: handlers; they run after the method's own epoch hooks.
+        kwargs: every other argument of ``SupervisedTrainer`` (amp, accumulation_steps, key_train_metric, ...).
+    """
+
+    def __init__(
+        self,
+        device: str | torch.device,
+        max_epochs: int,
+        train_data_loader: Any,
+        network: nn.Module,
+        optimizer: Optimizer,
+        loss_weights: Mapping[str, float] | None = None,
+        max_grad_norm: float | None = None,
+        seed: int | None = None,
+        train_handlers: Sequence[Any] | None = None,
+        prepare_batch: Callable[..., Any] | None = None,
+        decollate: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.method = unwrap_method(network)
+        self.loss_weights = dict(loss_weights or {})
+        self.max_grad_norm = max_grad_norm
+        self.seed = seed
+        masks = {"modality_mask": "modality_mask", "present_mask": "present_mask", "label": "label"}
+        super().__init__(
+            device=device,
+            max_epochs=max_epochs,
+            train_data_loader=train_data_loader,
+            network=network,
+            optimizer=optimizer,
+            loss_function=self._weighted_sum,
+            prepare_batch=prepare_batch or PrepareBatchExtraInput(masks),
+            decollate=decollate,
+            **kwargs,
+        )
+        self.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
+        self.add_event_handler(IterationEvents.LOSS_COMPLETED, self._unpack)
+        self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._adjust_gradients)
+        self.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
+        if train_handlers is not None:
+            self._register_handlers(train_handlers)
+
+    def _weighted_sum(self, output: MethodOutput, _target: Tensor) -> Tensor:
+        unknown = sorted(set(self.loss_weights) - set(output.losses))
+        if unknown:
+            raise ValueError(f"loss_weights names {unknown}; this method's losses are {sorted(output.losses)}")
+        return torch.stack([self.loss_weights.get(k, 1.0) * v for k, v in output.losses.items()]).sum()
+
+    def _start_epoch(self, engine: Any) -> None:
+        epoch = engine.state.epoch - 1
+        if self.seed is not None:
+            seed_epoch(self.seed, epoch, self.state.rank, getattr(self.data_loader, "dataset", None))
+        self.method.on_epoch_start(epoch)
+
+    def _unpack(self, engine: Any) -> None:
+        """Keep what handlers read; feature maps of the method's output die here and not at the end of the step."""
+        output: MethodOutput = engine.state.output[CommonKeys.PRED]
+        engine.state.output[CommonKeys.PRED] = output.pred.detach()
+        engine.state.output[LOSSES] = {name: value.detach() for name, value in output.losses.items()}
+        engine.state.output[PER_MODALITY] = output.per_modality
+
+    def _adjust_gradients(self, engine: Any) -> None:
+        """Once per optimiser step: unscale (AMP), let the method adjust gradients, clip."""
+        length = engine.state.epoch_length
+        done = (engine.state.iteration - 1) % length + 1 if length else engine.state.iteration
+        if done % self.accumulation_steps != 0 and done != length:
+            return
+        if self.amp and self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        self.method.after_backward()
+        if self.max_grad_norm is not None:
+            clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
+
+    def _end_epoch(self, engine: Any) -> None:
+        self.method.on_epoch_end(engine.state.epoch - 1)
