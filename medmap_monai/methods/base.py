@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from medmap_monai.networks.base import ModalityNetwork
+from medmap_monai.networks.base import ModalityFeatures, ModalityNetwork
 
 
 class MethodOutput(NamedTuple):
@@ -23,7 +22,7 @@ class MethodOutput(NamedTuple):
     per_modality: dict[str, Tensor]
 
 
-class Method(nn.Module, ABC):
+class Method(nn.Module):
     """A training composition around a network.
 
     The trainer calls the module on batches, :meth:`on_epoch_start` and :meth:`on_epoch_end` around epochs (epochs
@@ -39,9 +38,8 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.network = network
 
-    @abstractmethod
     def forward(self, image: Tensor, modality_mask: Tensor, present_mask: Tensor, label: Tensor) -> MethodOutput:
-        """One training step.
+        """One training step: encode once, then :meth:`step`.
 
         Args:
             image: (B, M, ...).
@@ -49,6 +47,29 @@ class Method(nn.Module, ABC):
             present_mask: bool (B, M), what exists for the case; a superset of ``modality_mask``.
             label: class indices (B, 1, ...).
         """
+        features = self.network.prepare(self.network.encode(image, present_mask))
+        return self.step(features, image, modality_mask, present_mask, label)
+
+    def step(
+        self, features: ModalityFeatures, image: Tensor, modality_mask: Tensor, present_mask: Tensor, label: Tensor
+    ) -> MethodOutput:
+        """The losses of one batch whose features are encoded already.
+
+        Apart from encoding so that methods compose: one that only adds a term on the features (MedMAP) wraps another
+        method and hands the same features on.
+
+        Args:
+            features: prepared features of ``image`` under ``present_mask``.
+            image: as in :meth:`forward`, for methods with a second network.
+            modality_mask: as in :meth:`forward`.
+            present_mask: as in :meth:`forward`.
+            label: as in :meth:`forward`.
+
+        Raises:
+            NotImplementedError: for a method that overrides :meth:`forward` instead; it works on its own and cannot
+                be wrapped.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement step")
 
     def on_epoch_start(self, epoch: int) -> None:
         """Called before the first batch of epoch ``epoch`` (from 0)."""

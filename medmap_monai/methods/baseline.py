@@ -10,7 +10,7 @@ from torch import Tensor
 from medmap_monai.losses.deep_supervision import deep_supervision_loss
 from medmap_monai.methods.base import Method, MethodOutput
 from medmap_monai.methods.students import decode_students
-from medmap_monai.networks.base import ModalityNetwork
+from medmap_monai.networks.base import ModalityFeatures, ModalityNetwork
 
 
 class ModalityDropoutBaseline(Method):
@@ -38,8 +38,9 @@ class ModalityDropoutBaseline(Method):
         self.deep_weight = deep_weight
         self.modality_weight = modality_weight
 
-    def forward(self, image: Tensor, modality_mask: Tensor, present_mask: Tensor, label: Tensor) -> MethodOutput:
-        features = self.network.prepare(self.network.encode(image, present_mask))
+    def step(
+        self, features: ModalityFeatures, image: Tensor, modality_mask: Tensor, present_mask: Tensor, label: Tensor
+    ) -> MethodOutput:
         fused = self.network.decode(features, modality_mask)
         losses = {"fused": self.loss(fused.logits, label)}
         if self.deep_weight and fused.deep_logits:

@@ -29,6 +29,7 @@ def take_rows(features: ModalityFeatures, rows: Tensor) -> ModalityFeatures:
         [level.index_select(0, rows) for level in features.pyramid],
         None if features.tokens is None else features.tokens.index_select(0, rows),
         [level.index_select(0, rows) for level in features.projected],
+        None if features.present is None else features.present.index_select(0, rows),
     )
 
 

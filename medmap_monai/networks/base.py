@@ -17,12 +17,14 @@ class ModalityFeatures(NamedTuple):
     pyramid: encoder features, level 0 = finest, each (B, M, C_l, ...); zero for an absent modality.
     tokens: deepest per-modality features after a per-modality transformer, (B, M, C, ...); None without one.
     projected: per-modality parts of the first fusion layers (see :meth:`ModalityNetwork.prepare`); empty when not
-        computed. Whoever changes ``pyramid`` or ``tokens`` must empty it.
+        computed. Whoever changes ``pyramid`` or ``tokens`` calls :meth:`ModalityNetwork.refresh`.
+    present: the mask (B, M) that :meth:`ModalityNetwork.encode` used; None where features were made by hand.
     """
 
     pyramid: List[Tensor]  # noqa: UP006
     tokens: Optional[Tensor]  # noqa: UP045
     projected: List[Tensor]  # noqa: UP006
+    present: Optional[Tensor] = None  # noqa: UP045
 
 
 class DecoderOutput(NamedTuple):
@@ -59,6 +61,14 @@ def zero_absent(features: Tensor, mask: Tensor) -> Tensor:
     """``features`` (B, M, ...) with exact zeros where ``mask`` (B, M) is False, NaN and Inf included."""
     shape = list(mask.shape) + [1] * (features.ndim - 2)
     return torch.where(mask.reshape(shape), features, torch.zeros_like(features))
+
+
+def level_mask(mask: Tensor, level: int) -> Tensor:
+    """The mask (B, M) of one pyramid level: ``mask`` itself, or its slice where a mask per level (B, L, M) is given.
+
+    ``level`` may be negative: -1 is the deepest level, whose mask also holds for ``tokens``.
+    """
+    return mask if mask.ndim == 2 else mask[:, level]
 
 
 def scatter_rows(features: List[Tensor], rows: Tensor, batch: int) -> List[Tensor]:  # noqa: UP006
@@ -170,7 +180,7 @@ class ModalityNetwork(nn.Module):
         if not torch.jit.is_scripting():
             if self.training and skip:
                 pyramid = self._touch_idle_encoders(pyramid, encoded)
-        return ModalityFeatures(pyramid, None, [])
+        return ModalityFeatures(pyramid, None, [], mask)
 
     @torch.jit.unused
     def _touch_idle_encoders(self, pyramid: List[Tensor], encoded: List[List[Tensor]]) -> List[Tensor]:  # noqa: UP006
@@ -188,8 +198,23 @@ class ModalityNetwork(nn.Module):
         """
         return features
 
+    def refresh(self, features: ModalityFeatures, levels: List[int]) -> ModalityFeatures:  # noqa: UP006
+        """Prepared features again after ``pyramid`` (or, at the deepest level, ``tokens``) changed at ``levels``.
+
+        This one prepares everything anew; a backbone overrides it where the other levels can be kept.
+        """
+        if len(features.projected) == 0:
+            return features
+        return self.prepare(ModalityFeatures(features.pyramid, features.tokens, [], features.present))
+
     def decode(self, features: ModalityFeatures, modality_mask: Tensor) -> DecoderOutput:
-        """Segment from the modalities that ``modality_mask`` (B, M) allows; implemented by every backbone."""
+        """Segment from the modalities that ``modality_mask`` allows; implemented by every backbone.
+
+        Args:
+            features: what :meth:`encode` returned, prepared or not.
+            modality_mask: bool (B, M); or (B, L, M), one mask per pyramid level (:func:`level_mask`), where features
+                of some levels were filled in for a missing modality and must be seen there.
+        """
         raise NotImplementedError("a backbone implements decode")
 
     def forward(self, image: Tensor, modality_mask: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
