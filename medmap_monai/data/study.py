@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medmap_monai.data.editions import Edition
 
 
 class StudyError(ValueError):
@@ -42,11 +46,13 @@ class Study:
     case_id: name of the case; outputs are named after it.
     images: the modalities that exist, by name (never by position).
     label: the label file, when there is one.
-    edition: name of the data-set edition (layout and label values), see ``medmap_monai.data.editions``.
+    edition: name of the data-set edition (layout and label values), or the ``Edition`` itself where it is not one of
+        the built-in table; ``medmap_monai.data.editions.get_edition`` takes both.
+    extra: further columns of the manifest, as text.
     """
 
     case_id: str
     images: Mapping[str, ImageSource]
     label: Path | None = None
-    edition: str = "brats2020"
+    edition: str | Edition = "brats2020"
     extra: Mapping[str, str] = field(default_factory=dict)

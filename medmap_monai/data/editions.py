@@ -1,0 +1,287 @@
+"""Data-set editions: one declarative table of file names, label values and regions. Free of torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from medmap_monai.modalities import BRATS, MYOPS, Modalities
+
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True)
+class Edition:
+    """How one data set names its files and its label values.
+
+    Everything is keyed by modality *name*. A data set of your own is one more object of this class, accepted wherever
+    the name of a built-in edition is (``dataclasses.replace(get_edition("brats2023"), name="mine", ...)``).
+
+    Args:
+        name: short name, as on the command line.
+        title: one line for people.
+        modalities: the modalities in the default channel order.
+        suffixes: per modality, a regular expression of what follows the case id in the file's name (before
+            ``.nii`` or ``.nii.gz``); most are plain text such as ``_flair``.
+        label_suffixes: the same for the label file; the first is the one to write.
+        labels: label value on disk -> class index. Any other value in a label file is an error. Two values may share
+            a class; predictions are written with the first.
+        classes: name of each class; the index is the class.
+        regions: evaluated regions, each a union of classes.
+        case: regular expression of the case ids this edition issues; it is what detection goes by. None: never
+            detected by case id.
+        any_case: the case ids accepted once the edition is known (detected or given).
+        odd_labels: whole file names (regular expressions) of label files that do not start with the case id; such a
+            file belongs to the one case of its folder.
+        image_folder: when set, the folder of an image must match it (regular expression).
+        label_folder: the same for a label.
+        skip_folders: folders that are never searched.
+        channels: for editions with one 4-D file for all modalities: modality -> index along the last axis.
+        case_name: pattern for the ids of synthetic cases, formatted with the case number.
+        first_case_number: number of the first synthetic case.
+        case_folder: where a case's files lie below the cohort's folder (formatted with ``case``; empty: all in one).
+        rate_order: order in which combination names such as ``2468`` list the modalities' missing rates.
+        slices: True when the through-plane spacing is so coarse that networks work on 2-D slices.
+    """
+
+    name: str
+    title: str
+    modalities: Modalities
+    suffixes: Mapping[str, str]
+    label_suffixes: tuple[str, ...]
+    labels: Mapping[int, int]
+    classes: tuple[str, ...]
+    regions: Mapping[str, tuple[int, ...]]
+    case: str | None = None
+    any_case: str = r".+?"
+    odd_labels: tuple[str, ...] = ()
+    image_folder: str | None = None
+    label_folder: str | None = None
+    skip_folders: tuple[str, ...] = ()
+    channels: Mapping[str, int] | None = None
+    case_name: str | None = None
+    first_case_number: int = 1
+    case_folder: str = "{case}"
+    rate_order: tuple[str, ...] = ()
+    slices: bool = False
+
+    def __post_init__(self) -> None:
+        if set(self.suffixes) != set(self.modalities):
+            raise ValueError(
+                f"edition {self.name}: suffixes are given for {sorted(self.suffixes)}, "
+                f"modalities are {list(self.modalities)}"
+            )
+        if not set(self.labels.values()) <= set(range(len(self.classes))):
+            raise ValueError(f"edition {self.name}: labels {dict(self.labels)} name classes beyond {self.classes}")
+        if self.rate_order and set(self.rate_order) != set(self.modalities):
+            raise ValueError(f"edition {self.name}: rate_order {self.rate_order} is not an order of {self.modalities}")
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 where networks work on slices, 3 otherwise; studies on disk are always volumes."""
+        return 2 if self.slices else 3
+
+    @cached_property
+    def disk_values(self) -> dict[int, int]:
+        """Class index -> label value on disk; where two values share a class, the first one of ``labels``."""
+        return {index: value for value, index in reversed(list(self.labels.items()))}
+
+    @property
+    def writable(self) -> bool:
+        """Whether file names can be made (not only recognised), which the phantom cohort needs."""
+        names = [*self.suffixes.values(), *self.label_suffixes[:1]]
+        plain = not any(re.search(r"[\\(\[|?*+]", name) for name in names)
+        return self.case_name is not None and self.channels is None and plain
+
+    def with_labels(
+        self,
+        labels: Mapping[int, int],
+        classes: tuple[str, ...] | None = None,
+        regions: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> Edition:
+        """A copy with other label values, for data sets whose annotation differs from the built-in table.
+
+        Example:
+            >>> get_edition("brain-metastases").with_labels({0: 0, 1: 3}).labels
+            {0: 0, 1: 3}
+        """
+        return replace(
+            self,
+            labels=dict(labels),
+            classes=self.classes if classes is None else tuple(classes),
+            regions=self.regions if regions is None else dict(regions),
+        )
+
+
+_BRATS_CLASSES = ("background", "NCR", "ED", "ET")
+_BRATS_REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
+_NCR_ED_ET = {0: 0, 1: 1, 2: 2, 3: 3}
+_DASH_NAMES = {"flair": "-t2f", "t1ce": "-t1c", "t1": "-t1n", "t2": "-t2w"}
+_BIDS_CASE = r"sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?"
+_BIDS_ENTITY = r"(?:_(?!ce-)[a-z]+-[A-Za-z0-9]+)*"
+
+_BRATS2020 = Edition(
+    name="brats2020",
+    title="BraTS 2020",
+    modalities=BRATS,
+    suffixes={"flair": "_flair", "t1ce": "_t1ce", "t1": "_t1", "t2": "_t2"},
+    label_suffixes=("_seg",),
+    labels={0: 0, 1: 1, 2: 2, 4: 3},
+    classes=_BRATS_CLASSES,
+    regions=_BRATS_REGIONS,
+    case=r"BraTS20_[A-Za-z]+_\d{3}",
+    odd_labels=(r".*Segm",),  # case 355 of the published archive has W39_1998.09.19_Segm.nii
+    case_name="BraTS20_Training_{:03d}",
+    rate_order=("t1", "t1ce", "flair", "t2"),
+)
+
+_BRATS2023 = replace(
+    _BRATS2020,
+    name="brats2023",
+    title="BraTS 2023 adult glioma",
+    suffixes=_DASH_NAMES,
+    label_suffixes=("-seg",),
+    labels=_NCR_ED_ET,
+    case=r"BraTS-GLI-\d{5}-0\d\d",
+    odd_labels=(),
+    case_name="BraTS-GLI-{:05d}-000",
+    first_case_number=0,
+)
+
+EDITIONS: Mapping[str, Edition] = {
+    edition.name: edition
+    for edition in (
+        replace(
+            _BRATS2020,
+            name="brats2018",
+            title="BraTS 2018 (HGG and LGG folders)",
+            case=r"Brats18_.+?",
+            odd_labels=(),
+            case_name="Brats18_Phantom_{:03d}_1",
+            case_folder="HGG/{case}",
+        ),
+        replace(
+            _BRATS2020,
+            name="brats2019",
+            title="BraTS 2019 (HGG and LGG folders)",
+            case=r"BraTS19_.+?",
+            odd_labels=(),
+            case_name="BraTS19_Phantom_{:03d}_1",
+            case_folder="HGG/{case}",
+        ),
+        _BRATS2020,
+        replace(
+            _BRATS2020,
+            name="brats2021",
+            title="BraTS 2021",
+            case=r"BraTS2021_\d{5}",
+            odd_labels=(),
+            case_name="BraTS2021_{:05d}",
+            first_case_number=0,
+        ),
+        _BRATS2023,
+        replace(
+            _BRATS2023,
+            name="brats2024-post",
+            title="BraTS 2024 post-treatment glioma; label 4 is the resection cavity, a class of its own",
+            labels={**_NCR_ED_ET, 4: 4},
+            classes=(*_BRATS_CLASSES, "RC"),
+            regions={**_BRATS_REGIONS, "RC": (4,)},
+            case=r"BraTS-GLI-\d{5}-1\d\d",
+            case_name=None,
+        ),
+        replace(
+            _BRATS2020,
+            name="msd_task01",
+            title="Medical Segmentation Decathlon, Task01 BrainTumour (one 4-D file per case)",
+            suffixes=dict.fromkeys(BRATS, ""),
+            label_suffixes=("",),
+            labels={0: 0, 1: 2, 2: 1, 3: 3},  # on disk 1 is oedema, 2 non-enhancing core, 3 enhancing core
+            case=r"BRATS_\d+",
+            odd_labels=(),
+            image_folder=r"imagesT[rs]",
+            label_folder=r"labelsT[rs]",
+            channels={"flair": 0, "t1": 1, "t1ce": 2, "t2": 3},
+            case_name=None,
+        ),
+        Edition(
+            name="myops2020",
+            title="MyoPS 2020 (cardiac short axis: bSSFP, LGE, T2)",
+            modalities=MYOPS,
+            suffixes={"bssfp": "_C0", "lge": "_DE", "t2": "_T2"},
+            label_suffixes=("_gd",),
+            labels={0: 0, 200: 1, 500: 2, 600: 3, 1220: 4, 2221: 5},
+            classes=("background", "normal myocardium", "LV blood pool", "RV blood pool", "oedema", "scar"),
+            regions={"LVB": (2,), "RVB": (3,), "MYO": (1, 4, 5), "oedema": (4, 5), "scar": (5,)},
+            case=r"myops_(?:training|test)_\d+",
+            case_name="myops_training_{:03d}",
+            first_case_number=101,
+            case_folder="",
+            rate_order=("bssfp", "lge", "t2"),
+            slices=True,
+        ),
+        replace(
+            _BRATS2020,
+            name="bids",
+            title="BIDS anat folders (FLAIR, T1w, contrast-enhanced ce-*_T1w, T2w)",
+            suffixes={
+                "flair": rf"{_BIDS_ENTITY}_FLAIR",
+                "t1ce": rf"{_BIDS_ENTITY}_ce-[A-Za-z0-9]+{_BIDS_ENTITY}_T1w",
+                "t1": rf"{_BIDS_ENTITY}_T1w",
+                "t2": rf"{_BIDS_ENTITY}_T2w",
+            },
+            label_suffixes=(),
+            labels=_NCR_ED_ET,  # BIDS names no label file; predictions are written as class indices
+            case=_BIDS_CASE,
+            any_case=_BIDS_CASE,
+            odd_labels=(),
+            image_folder=r"anat",
+            skip_folders=("derivatives", "sourcedata", "code"),
+            case_name=None,
+        ),
+        replace(
+            _BRATS2023,
+            name="brain-metastases",
+            title="Brain metastases with the four BraTS modalities; set label values with Edition.with_labels",
+            case=r"BraTS-MET-\d{5}-\d{3}",
+            case_name="BraTS-MET-{:05d}-000",
+            first_case_number=1,
+        ),
+        replace(
+            _BRATS2020,
+            name="generic",
+            title="Any case names, usual suffixes (_flair, -t2f, _T1w, _t1gd ...; case/flair.nii.gz), labels 0 to 3",
+            suffixes={
+                "flair": r"(?i:(?:^|[_. -])(?:t2[_-]?flair|flair|t2f))",
+                "t1ce": r"(?i:(?:^|[_. -])(?:t1ce|t1c|t1gd|t1post))",
+                "t1": r"(?i:(?:^|[_. -])(?:t1|t1n|t1w))",
+                "t2": r"(?i:(?:^|[_. -])(?:t2|t2w))",
+            },
+            label_suffixes=(r"(?i:(?:^|[_. -])(?:seg|segm|segmentation|label|labels|mask))",),
+            labels=_NCR_ED_ET,
+            case=None,
+            any_case=r".*?",
+            odd_labels=(),
+            case_name=None,
+        ),
+    )
+}
+
+
+def get_edition(edition: str | Edition) -> Edition:
+    """The edition of that name; an ``Edition`` object is given back as it is.
+
+    Raises:
+        ValueError: unknown name; the message lists the known ones.
+    """
+    if isinstance(edition, Edition):
+        return edition
+    found = EDITIONS.get(str(edition).lower())
+    if found is None:
+        raise ValueError(f"unknown edition {edition!r}; allowed are {', '.join(EDITIONS)}, or an Edition object")
+    return found
