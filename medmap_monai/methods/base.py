@@ -47,8 +47,13 @@ class Method(nn.Module):
             present_mask: bool (B, M), what exists for the case; a superset of ``modality_mask``.
             label: class indices (B, 1, ...).
         """
-        features = self.network.prepare(self.network.encode(image, present_mask))
+        seen = self.needed_modalities(modality_mask, present_mask)
+        features = self.network.prepare(self.network.encode(image, seen))
         return self.step(features, image, modality_mask, present_mask, label)
+
+    def needed_modalities(self, modality_mask: Tensor, present_mask: Tensor) -> Tensor:
+        """Which modalities :meth:`step` looks at, bool (B, M): all present ones unless a method says less."""
+        return present_mask
 
     def step(
         self, features: ModalityFeatures, image: Tensor, modality_mask: Tensor, present_mask: Tensor, label: Tensor

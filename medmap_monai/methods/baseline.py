@@ -38,6 +38,10 @@ class ModalityDropoutBaseline(Method):
         self.deep_weight = deep_weight
         self.modality_weight = modality_weight
 
+    def needed_modalities(self, modality_mask: Tensor, present_mask: Tensor) -> Tensor:
+        """Without single-modality paths nobody looks at a hidden modality, so it is not encoded."""
+        return present_mask if self.modality_weight else modality_mask
+
     def step(
         self, features: ModalityFeatures, image: Tensor, modality_mask: Tensor, present_mask: Tensor, label: Tensor
     ) -> MethodOutput:
