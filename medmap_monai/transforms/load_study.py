@@ -1,0 +1,264 @@
+"""Load a study of which any non-empty subset of the modalities exists."""
+
+from __future__ import annotations
+
+import gzip
+import warnings
+import zlib
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor, NibabelReader
+from monai.transforms import Transform
+from monai.utils import look_up_option
+
+from medmap_monai.data.editions import Edition, get_edition
+from medmap_monai.data.study import ImageSource, Study, StudyError
+from medmap_monai.modalities import Modalities
+from medmap_monai.transforms.nifti_geometry import pack_geometry
+from medmap_monai.transforms.resample import resample_to_grid
+
+_READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile, nib.filebasedimages.ImageFileError)
+_UNMAPPED = 255
+
+
+class _Volume(NamedTuple):
+    data: np.ndarray
+    affine: np.ndarray
+    header: Any
+    path: Path
+
+
+class LoadStudy(Transform):
+    """Read whichever files of a study exist and stack them in the configured order.
+
+    A modality that does not exist, or that the split does not grant, becomes a zero channel; the file of one that is
+    not granted is never opened. All files must share one grid, or ``resample`` brings them to the grid of the
+    reference modality: the first one that is present, in the configured order.
+
+    Args:
+        modalities: names in channel order.
+        edition: overrides the edition that the study names (its label values).
+        label: ``required``, ``optional`` (used when there is one) or ``none`` (never read).
+        resample: bring modalities with another grid to the reference grid (linear; labels nearest) instead of failing.
+        tolerance: largest difference between two affines (mm, per entry) that still counts as one grid.
+
+    Example:
+        >>> LoadStudy(("flair", "t1ce", "t1", "t2"))(study)["present_mask"]  # doctest: +SKIP
+        tensor([ True, False,  True, False])
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        edition: str | Edition | None = None,
+        label: str = "optional",
+        resample: bool = False,
+        tolerance: float = 1e-3,
+    ) -> None:
+        self.modalities = modalities if isinstance(modalities, Modalities) else Modalities(tuple(modalities))
+        self.edition = None if edition is None else get_edition(edition)
+        self.label = look_up_option(label, ("required", "optional", "none"))
+        self.resample = resample
+        self.tolerance = tolerance
+        self.reader = NibabelReader()
+
+    def __call__(self, study: Study, available: Iterable[str] | None = None) -> dict[str, Any]:
+        """Load ``study``; ``available`` are the modalities that a split grants (None: all that exist).
+
+        Returns:
+            ``image`` MetaTensor float32 (M, X, Y, Z), ``present_mask`` and ``modality_mask`` bool (M,), ``case_id``,
+            and ``label`` MetaTensor uint8 (1, X, Y, Z) of class indices where there is one.
+
+        Raises:
+            StudyError: no modality present, an unreadable or truncated file, NaN or Inf, wrong number of dimensions,
+                grids that differ, a label value that the edition does not know.
+        """
+        granted = None if available is None else set(available)
+        names = [m for m in self.modalities if m in study.images and (granted is None or m in granted)]
+        if not names:
+            raise StudyError(
+                study.case_id,
+                f"no modality to load; configured are {list(self.modalities)}, on disk {sorted(study.images)}, "
+                f"granted by the split {'all' if granted is None else sorted(granted)}",
+            )
+        files: dict[Path, _Volume] = {}
+        reference = self._read(study, study.images[names[0]], files)
+        image = np.zeros((len(self.modalities), *reference.data.shape), dtype=np.float32)
+        resampled = []
+        for name in names:
+            volume = self._read(study, study.images[name], files)
+            if self._same_grid(volume, reference):
+                image[self.modalities.names.index(name)] = volume.data
+                continue
+            if not self.resample:
+                raise StudyError(study.case_id, _grid_message(name, volume, names[0], reference), volume.path)
+            image[self.modalities.names.index(name)] = resample_to_grid(
+                volume.data.astype(np.float32, copy=False), volume.affine, reference.data.shape, reference.affine
+            )
+            resampled.append(name)
+        files.clear()
+        if resampled:
+            warnings.warn(
+                f"case {study.case_id}: resampled {', '.join(resampled)} to the grid of {names[0]}", stacklevel=2
+            )
+        edition = self.edition or get_edition(study.edition)
+        meta = {
+            "filename_or_obj": f"{study.case_id}.nii.gz",  # writers name their output after it
+            "case_id": study.case_id,
+            "edition": str(edition),
+            "reference": names[0],
+            "resampled": "+".join(resampled),
+            "original_affine": reference.affine.copy(),
+            "spatial_shape": np.asarray(reference.data.shape),
+            "original_channel_dim": 0,
+            "original_dtype": str(reference.header.get_data_dtype()),
+            "nifti_geometry": pack_geometry(reference.header),
+        }
+        mask = torch.tensor(self.modalities.mask(names))
+        loaded: dict[str, Any] = {
+            "image": MetaTensor(torch.from_numpy(image), affine=torch.from_numpy(reference.affine), meta=dict(meta)),
+            "present_mask": mask,
+            "modality_mask": mask.clone(),
+            "case_id": study.case_id,
+        }
+        if self.label == "required" and study.label is None:
+            raise StudyError(study.case_id, "has no label file, which training needs")
+        if self.label != "none" and study.label is not None:
+            classes = self._read_label(study, study.label, edition, names[0], reference)
+            loaded["label"] = MetaTensor(
+                torch.from_numpy(classes)[None], affine=torch.from_numpy(reference.affine.copy()), meta=dict(meta)
+            )
+        return loaded
+
+    def _read(self, study: Study, source: ImageSource, files: dict[Path, _Volume]) -> _Volume:
+        """The 3-D volume of ``source``; ``files`` keeps what was read, as modalities may share one 4-D file."""
+        path = Path(source.path)
+        if path not in files:
+            files[path] = self._read_file(study, path)
+        whole = files[path]
+        if source.channel is None:
+            if whole.data.ndim != 3:
+                raise StudyError(
+                    study.case_id,
+                    f"has {whole.data.ndim} dimensions {whole.data.shape}, a 3-D volume is expected",
+                    path,
+                )
+            return whole
+        if whole.data.ndim != 4 or not 0 <= source.channel < whole.data.shape[3]:
+            raise StudyError(
+                study.case_id,
+                f"has shape {whole.data.shape}, a 4-D file with a channel {source.channel} is expected",
+                path,
+            )
+        return whole._replace(data=whole.data[..., source.channel])
+
+    def _read_file(self, study: Study, path: Path) -> _Volume:
+        try:
+            file = self.reader.read(path)
+            data, meta = self.reader.get_data(file)
+        except _READ_ERRORS as error:
+            raise StudyError(study.case_id, f"cannot be read ({type(error).__name__}: {error})", path) from error
+        if data.dtype.kind not in "iufb":
+            raise StudyError(study.case_id, f"holds {data.dtype} values, a number per voxel is expected", path)
+        if data.dtype.kind == "f" and not np.isfinite(data).all():
+            bad = int(data.size - np.isfinite(data).sum())
+            raise StudyError(study.case_id, f"holds {bad} values that are NaN or Inf", path)
+        return _Volume(data, np.asarray(meta["affine"], dtype=np.float64), file.header, path)
+
+    def _same_grid(self, volume: _Volume, reference: _Volume) -> bool:
+        same_shape = volume.data.shape == reference.data.shape
+        return same_shape and float(np.abs(volume.affine - reference.affine).max()) <= self.tolerance
+
+    def _read_label(self, study: Study, path: Path, edition: Edition, name: str, reference: _Volume) -> np.ndarray:
+        label = self._read(study, ImageSource(Path(path)), {})
+        classes = map_label_values(label.data, edition, study.case_id, label.path)
+        if self._same_grid(label, reference):
+            return classes
+        if not self.resample:
+            raise StudyError(study.case_id, _grid_message("label", label, name, reference), label.path)
+        warnings.warn(f"case {study.case_id}: resampled the label to the grid of {name}", stacklevel=3)
+        return resample_to_grid(classes, label.affine, reference.data.shape, reference.affine, "nearest")
+
+
+def map_label_values(values: np.ndarray, edition: Edition, case_id: str, path: Path) -> np.ndarray:
+    """Label values as on disk -> class indices, uint8; a value that the edition does not know is a StudyError."""
+    integers = values
+    if values.dtype.kind not in "iub":
+        integers = np.rint(values).astype(np.int64)
+        if not np.array_equal(integers, values):
+            odd = values[integers != values].flat[0]
+            raise StudyError(case_id, f"label value {odd} is not an integer", path)
+    known = {0: 0, **edition.labels}
+    table = np.full(max(known) + 1, _UNMAPPED, dtype=np.uint8)
+    table[list(known)] = list(known.values())
+    outside = (integers < 0) | (integers > max(known))
+    classes = table[np.where(outside, 0, integers).astype(np.intp)]
+    wrong = outside | (classes == _UNMAPPED)
+    if wrong.any():
+        found = np.unique(integers[wrong])[:10].tolist()
+        raise StudyError(
+            case_id,
+            f"unexpected label value {', '.join(map(str, found))}; edition {edition} allows {sorted(known)}",
+            path,
+        )
+    return np.ascontiguousarray(classes)
+
+
+def _grid_message(name: str, volume: _Volume, reference_name: str, reference: _Volume) -> str:
+    if volume.data.shape != reference.data.shape:
+        differ = f"{name} has shape {volume.data.shape}, {reference_name} has {reference.data.shape}"
+    else:
+        differ = f"{name} and {reference_name} lie differently in space"
+    grids = "; ".join(
+        f"{n}: shape {v.data.shape}, affine {np.round(v.affine, 4).tolist()}"
+        for n, v in ((name, volume), (reference_name, reference))
+    )
+    return f"{differ}; pass --resample to bring them to one grid ({grids})"
+
+
+class LoadStudyd(Transform):
+    """Dictionary version of :class:`LoadStudy`.
+
+    An item holds ``study`` and, where a split limits the case, ``available`` (names, or None). Both are replaced by
+    what was loaded; other entries stay.
+
+    Args:
+        modalities: names in channel order.
+        availability: what ``available`` means. ``enforce``: other modalities are never read (imperfect-data
+            training). ``ignore``: everything on disk is used (perfect-data training). ``defer``: everything is read
+            and ``available`` stays in the item for
+            :class:`~medmap_monai.transforms.imbalanced_dropout.ImbalancedModalityDropoutd` (the published
+            preprocessing, whose crop box and statistics come from all modalities).
+        study_key, available_key: names of the two input entries.
+        kwargs: see :class:`LoadStudy`.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        availability: str = "enforce",
+        study_key: Hashable = "study",
+        available_key: Hashable = "available",
+        **kwargs: Any,
+    ) -> None:
+        self.loader = LoadStudy(modalities, **kwargs)
+        self.availability = look_up_option(availability, ("enforce", "ignore", "defer"))
+        self.study_key = study_key
+        self.available_key = available_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        study = item.pop(self.study_key)
+        available = item.pop(self.available_key, None)
+        item.update(self.loader(study, available if self.availability == "enforce" else None))
+        if self.availability == "defer" and available is not None:
+            item[self.available_key] = available
+        return item
+
+
+LoadStudyD = LoadStudyDict = LoadStudyd
