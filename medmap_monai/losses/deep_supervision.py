@@ -6,7 +6,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+
+from medmap_monai.losses.upsample import upsample_linear
+
+
+def deep_weight(level: int) -> float:
+    """Weight of deep-supervision map ``level`` (0 = finest): 1/2, 1/4, 1/8, ..."""
+    return 0.5 ** (level + 1)
 
 
 def deep_supervision_loss(
@@ -23,10 +29,5 @@ def deep_supervision_loss(
         label: class indices (B, 1, ...).
     """
     size = label.shape[2:]
-    mode = "trilinear" if len(size) == 3 else "bilinear"
-    terms = []
-    for j, logits in enumerate(deep_logits):
-        if logits.shape[2:] != size:
-            logits = interpolate(logits, size=size, mode=mode, align_corners=True)
-        terms.append(0.5 ** (j + 1) * loss(logits, label))
+    terms = [deep_weight(j) * loss(upsample_linear(logits, size), label) for j, logits in enumerate(deep_logits)]
     return torch.stack(terms).sum()
