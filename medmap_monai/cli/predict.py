@@ -1,0 +1,54 @@
+"""``medmap predict``: segment studies with whatever modalities they have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def predict(
+    studies: Path = typer.Argument(..., help="One study's folder, a folder of many, or a CSV/JSON manifest."),
+    bundle: Path = typer.Option(..., "--bundle", "-b", help="Folder of the bundle, with its weights in models/."),
+    output: Path = typer.Option(..., "--output", "-o", help="Folder for the label maps and predictions.csv."),
+    overlay: list[str] = typer.Option([], help="Extra configuration merged over inference.json, such as 'phantom'."),
+    edition: str | None = typer.Option(None, help="Names and label values of the studies (default: detected)."),
+    device: str | None = typer.Option(None, help="cpu, cuda, cuda:1 (default: cuda where there is one)."),
+    resample: bool = typer.Option(False, help="Bring modalities with different grids to the reference grid."),
+    overwrite: bool = typer.Option(False, help="Segment again what is done already."),
+    override: list[str] = typer.Option([], "--set", help="Any configuration value, as key=value. Repeatable."),
+) -> None:
+    """Segment studies of which any non-empty subset of the modalities exists.
+
+    Every study gives OUTPUT/CASE_seg.nii.gz on the grid of its own first modality, with the label values of its
+    edition, and a row in OUTPUT/predictions.csv: modalities used and absent, voxels and ml per class, seconds.
+    A study that cannot be used is reported, the others are finished, and the exit code is 1.
+
+    Example: medmap predict studies/ --bundle bundles/brats_unet_dropout --output segmentations/
+    """
+    from medmap_monai.cli.errors import fail
+    from medmap_monai.cli.progress import StudyProgress
+    from medmap_monai.engines.study_predictor import StudiesFailedError
+    from medmap_monai.utils.bundle_workflow import open_workflow, parse_overrides
+
+    overrides = {
+        "dataset_dir": str(studies),
+        "output_dir": str(output),
+        "edition": edition,
+        "device": device,
+        "resample": resample or None,
+        "overwrite": overwrite or None,
+    }
+    try:
+        workflow = open_workflow(bundle, "inference", overlay, {**overrides, **parse_overrides(override)})
+        predictor = workflow.parser.get_parsed_content("evaluator")
+        StudyProgress().attach(predictor)
+        workflow.run()
+    except (StudiesFailedError, OSError, ValueError) as error:
+        fail(error)
+    from medmap_monai.cli.expected_quality import print_expected_quality
+
+    skipped = len(getattr(predictor.data_loader.dataset.data, "skipped", []))
+    note = f", {skipped} were done already (--overwrite redoes them)" if skipped else ""
+    typer.echo(f"{len(predictor.finished)} studies segmented{note}; results in {output}")
+    print_expected_quality(predictor, bundle)

@@ -1,0 +1,71 @@
+"""What an inference run has to do: the studies found, what is wrong with some, and what is done already."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from medmap_monai.data.editions import Edition
+from medmap_monai.data.manifest import scan_manifest
+from medmap_monai.data.studies import StudyScan, scan_studies
+from medmap_monai.data.study import StudyError
+from medmap_monai.data.study_dataset import ERROR
+from medmap_monai.utils.output import label_map_path
+
+
+class InferenceRecords(list[dict[str, Any]]):
+    """Records for :class:`~medmap_monai.data.study_dataset.StudyDataset`.
+
+    Attributes:
+        skipped: cases whose result exists already.
+        problem: why there is nothing to do at all (absent folder, no study), or None. A configuration can thus be
+            instantiated without data; the run raises it.
+    """
+
+    def __init__(self, records: Sequence[dict[str, Any]], skipped: Sequence[str], problem: Exception | None) -> None:
+        super().__init__(records)
+        self.skipped = list(skipped)
+        self.problem = problem
+
+
+def inference_records(
+    source: str | os.PathLike[str],
+    edition: str | Edition | None,
+    modalities: Sequence[str],
+    output_dir: str | os.PathLike[str],
+    overwrite: bool = False,
+) -> InferenceRecords:
+    """Scan ``source`` (a folder with one study or many, or a manifest) for studies to segment.
+
+    A study that cannot be used becomes a record with an error, so that it is reported and the others go on.
+
+    Args:
+        source: folder or CSV/JSON manifest.
+        edition: edition of the studies; detected when None.
+        modalities: what the network knows; a study without any of them is an error record.
+        output_dir: where results go; finished cases are skipped unless ``overwrite``.
+        overwrite: segment finished cases again.
+    """
+    try:
+        scan = _scan(Path(source), edition)
+    except (OSError, ValueError) as error:
+        warnings.warn(f"no studies to segment: {error}", stacklevel=2)
+        return InferenceRecords([], [], error)
+    records: list[dict[str, Any]] = [{"case_id": e.case_id, ERROR: str(e)} for e in scan.errors]
+    skipped = []
+    for study in scan.studies:
+        if not overwrite and label_map_path(output_dir, study.case_id).is_file():
+            skipped.append(study.case_id)
+        elif not set(study.images) & set(modalities):
+            message = f"has {sorted(study.images)}, none of the network's modalities {list(modalities)}"
+            records.append({"case_id": study.case_id, ERROR: str(StudyError(study.case_id, message))})
+        else:
+            records.append({"case_id": study.case_id, "study": study, "available": None})
+    return InferenceRecords(sorted(records, key=lambda r: r["case_id"]), skipped, None)
+
+
+def _scan(source: Path, edition: str | Edition | None) -> StudyScan:
+    return scan_manifest(source, edition) if source.is_file() else scan_studies(source, edition)
