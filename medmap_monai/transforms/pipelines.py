@@ -1,0 +1,192 @@
+"""The preprocessing pipelines that bundles name in JSON: training, evaluation, inference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.transforms import (
+    Compose,
+    CropForegroundd,
+    EnsureTyped,
+    NormalizeIntensityd,
+    Orientationd,
+    RandFlipd,
+    RandSpatialCropd,
+    Spacingd,
+    SpatialPadd,
+)
+from monai.utils import ensure_tuple_rep, look_up_option
+
+from medmap_monai.data.editions import Edition
+from medmap_monai.transforms.imbalanced_dropout import ImbalancedModalityDropoutd
+from medmap_monai.transforms.intensity_jitter import RandIntensityJitterd
+from medmap_monai.transforms.load_study import LoadStudyd
+from medmap_monai.transforms.modality_dropout import RandModalityDropoutd
+from medmap_monai.transforms.plane_rotation import RandPlaneRotationd
+from medmap_monai.transforms.union_crop import UnionCropd
+from medmap_monai.transforms.union_normalize import UnionNormalized
+
+PROTOCOLS = ("clinical", "legacy")
+MODES = ("pdt", "idt", "idt_drop")
+AUGMENTATIONS = ("published", "light", "none")
+_IMAGE_AND_LABEL = ("image", "label")
+
+
+def not_zero(image: torch.Tensor) -> torch.Tensor:
+    """Foreground: the voxels that are not zero (a function with a name, so that pipelines can be pickled)."""
+    return image != 0
+
+
+def train_transforms(
+    modalities: Sequence[str],
+    edition: str | Edition | None = None,
+    protocol: str = "clinical",
+    mode: str = "pdt",
+    roi_size: Sequence[int] | int | None = None,
+    augment: str = "published",
+    dropout_rates: float | Mapping[str, float] | None = None,
+    dropout_prob: float = 1.0,
+    subsets: Mapping[str, Iterable[str] | str] | None = None,
+    missing_rates: float | Mapping[str, float] | None = None,
+    missing_seed: int = 0,
+    resample: bool = False,
+    orientation: str | None = None,
+    spacing: Sequence[float] | None = None,
+    crop_foreground: bool = True,
+    spatial_dims: int = 3,
+) -> Compose:
+    """Study -> training sample of plain tensors; everything before the first random transform can be cached.
+
+    Args:
+        modalities: names in channel order.
+        edition: overrides the edition that each study names (label values).
+        protocol: ``clinical``: each modality is normalised over its own non-zero voxels, and the crop box comes from
+            the modalities that the case has. ``legacy``: published preprocessing, box and statistics from all.
+        mode: ``pdt``: everything on disk is used, ``modality_mask`` is drawn anew each time. ``idt``: each case keeps
+            the subset that the split (``available`` in the item), ``subsets`` or ``missing_rates`` give it, and what
+            lies outside is zero. ``idt_drop``: the same, and ``modality_mask`` is a random part of that subset.
+        roi_size: random crop in voxels; None keeps whole volumes.
+        augment: ``published``: plane rotation, intensity jitter per slice, flips. ``light``: intensity jitter per
+            modality, flips. ``none``.
+        dropout_rates, dropout_prob: see ``RandModalityDropout`` (modes ``pdt`` and ``idt_drop``).
+        subsets, missing_rates, missing_seed: see ``ImbalancedModalityDropout`` (modes ``idt`` and ``idt_drop``);
+            needed only where the data set's items carry no ``available``.
+        resample: bring modalities with different grids together instead of failing.
+        orientation: axis codes such as ``RAS``; None keeps the orientation on disk.
+        spacing: voxel size in mm; None keeps it.
+        crop_foreground: with ``roi_size`` in the clinical protocol, cut background away first, so that random crops
+            see tissue.
+        spatial_dims: 2 for items that hold slices (M, H, W) after a slicing transform.
+
+    Returns:
+        transforms from ``{"study", "available"?, ...}`` to ``image`` float32 (M, ...), ``label`` uint8 (1, ...),
+        ``present_mask``, ``modality_mask`` bool (M,) and ``case_id``.
+    """
+    look_up_option(mode, MODES)
+    look_up_option(augment, AUGMENTATIONS)
+    imbalanced = mode != "pdt"
+    if not imbalanced and (subsets is not None or missing_rates is not None):
+        raise ValueError("mode 'pdt' uses all modalities on disk; subsets and missing_rates need 'idt' or 'idt_drop'")
+    legacy = look_up_option(protocol, PROTOCOLS) == "legacy"
+    grant = ImbalancedModalityDropoutd(
+        keys="image", modalities=modalities, subsets=subsets, rates=missing_rates, seed=missing_seed
+    )
+    availability = "ignore" if not imbalanced else "defer" if legacy else "enforce"
+    steps: list[Any] = [
+        LoadStudyd(modalities, availability, edition=edition, label="required", resample=resample),
+        *([grant] if imbalanced and not legacy else []),
+        *_grid(orientation, spacing),
+    ]
+    if legacy:
+        steps += [UnionCropd(_IMAGE_AND_LABEL), UnionNormalized("image"), *([grant] if imbalanced else [])]
+    else:
+        if roi_size is not None and crop_foreground:
+            steps.append(
+                CropForegroundd(
+                    _IMAGE_AND_LABEL,
+                    source_key="image",
+                    select_fn=not_zero,
+                    allow_smaller=True,
+                    start_coord_key=None,
+                    end_coord_key=None,
+                )
+            )
+        steps.append(NormalizeIntensityd("image", nonzero=True, channel_wise=True))
+    roi = None if roi_size is None else ensure_tuple_rep(roi_size, spatial_dims)
+    if roi is not None:
+        steps.append(SpatialPadd(_IMAGE_AND_LABEL, spatial_size=roi))
+    steps.append(_typed(track_meta=False))
+    if roi is not None:
+        steps.append(RandSpatialCropd(_IMAGE_AND_LABEL, roi_size=roi, random_size=False))
+    steps += _augmentation(augment, legacy, spatial_dims)
+    steps.append(_typed(track_meta=False))  # MONAI's spatial transforms make MetaTensors again
+    if mode != "idt":
+        steps.append(RandModalityDropoutd(modalities=modalities, rates=dropout_rates, prob=dropout_prob))
+    return Compose(steps)
+
+
+def eval_transforms(
+    modalities: Sequence[str],
+    edition: str | Edition | None = None,
+    protocol: str = "clinical",
+    resample: bool = False,
+    orientation: str | None = None,
+    spacing: Sequence[float] | None = None,
+    label: str = "optional",
+) -> Compose:
+    """Study -> whole volume with what exists of it, and its label where there is one; MetaTensors.
+
+    See :func:`train_transforms`; ``label`` as in ``LoadStudy``.
+    """
+    legacy = look_up_option(protocol, PROTOCOLS) == "legacy"
+    steps: list[Any] = [
+        LoadStudyd(modalities, edition=edition, label=label, resample=resample),
+        *_grid(orientation, spacing),
+    ]
+    if legacy:
+        steps += [UnionCropd(_IMAGE_AND_LABEL, allow_missing_keys=True), UnionNormalized("image")]
+    else:
+        steps.append(NormalizeIntensityd("image", nonzero=True, channel_wise=True))
+    return Compose([*steps, _typed(track_meta=True)])
+
+
+def inference_transforms(
+    modalities: Sequence[str],
+    edition: str | Edition | None = None,
+    protocol: str = "clinical",
+    resample: bool = False,
+    orientation: str | None = None,
+    spacing: Sequence[float] | None = None,
+) -> Compose:
+    """:func:`eval_transforms` that never looks at a label."""
+    return eval_transforms(modalities, edition, protocol, resample, orientation, spacing, label="none")
+
+
+def _grid(orientation: str | None, spacing: Sequence[float] | None) -> list[Any]:
+    steps: list[Any] = []
+    if orientation is not None:
+        steps.append(Orientationd(_IMAGE_AND_LABEL, axcodes=orientation, labels=None, allow_missing_keys=True))
+    if spacing is not None:
+        mode = ("bilinear", "nearest")
+        steps.append(Spacingd(_IMAGE_AND_LABEL, pixdim=spacing, mode=mode, allow_missing_keys=True))
+    return steps
+
+
+def _typed(track_meta: bool) -> EnsureTyped:
+    dtype = (torch.float32, torch.uint8)
+    return EnsureTyped(_IMAGE_AND_LABEL, dtype=dtype, track_meta=track_meta, allow_missing_keys=True)
+
+
+def _augmentation(augment: str, legacy: bool, spatial_dims: int) -> list[Any]:
+    if augment == "none":
+        return []
+    steps: list[Any] = []
+    if augment == "published":
+        # the published fill of images is -1, an arbitrary z-score; labels are always filled with background
+        steps.append(RandPlaneRotationd(_IMAGE_AND_LABEL, fill=(-1.0 if legacy else 0.0, 0)))
+        steps.append(RandIntensityJitterd("image", per="slice", nonzero=not legacy))
+    else:
+        steps.append(RandIntensityJitterd("image", per="channel"))
+    return steps + [RandFlipd(_IMAGE_AND_LABEL, prob=0.5, spatial_axis=axis) for axis in range(spatial_dims)]
