@@ -1,0 +1,124 @@
+"""A caching data set whose randomness depends on seed, epoch and item only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import CacheDataset
+
+from medmap_monai.data.study import StudyError
+from medmap_monai.data.study_dataset import find_study_error
+
+
+class CohortError(ValueError):
+    """Studies that training cannot use, all of them at once.
+
+    Args:
+        errors: one error per bad case.
+    """
+
+    def __init__(self, errors: Sequence[StudyError]) -> None:
+        self.errors = list(errors)
+        cases = "study" if len(self.errors) == 1 else "studies"
+        super().__init__(f"{len(self.errors)} {cases} cannot be used:\n" + "\n".join(f"  {e}" for e in self.errors))
+
+    def __reduce__(self) -> tuple[type[CohortError], tuple[list[StudyError]]]:
+        return (CohortError, (self.errors,))
+
+
+def item_seed(seed: int, epoch: int, index: int) -> int:
+    """A 32-bit seed for one item in one epoch; numpy guarantees the same number on every platform and version."""
+    return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1)[0])
+
+
+class SeededCacheDataset(CacheDataset):
+    """``CacheDataset`` in which item i of epoch e is a pure function of (seed, e, i).
+
+    Before the random part runs, the transforms are seeded for this very item, so the samples are the same for any
+    number of workers, any order of access and after a resume. Whoever drives the epochs calls :meth:`set_epoch`
+    before the loader starts the epoch; workers that persist over epochs see it too.
+
+    Args:
+        data: records; may be empty.
+        transform: a ``Compose``; what comes before its first random transform is cached.
+        seed: any non-negative integer; under DDP the same on every rank, since ranks see different items.
+        cache_rate: share of the items to keep in memory.
+        lazy: fill the cache when an item is first used, instead of now.
+        copy_cache: copy a cached item before its random transforms. False saves the copy of a whole volume, and is
+            right where no transform writes in place (the pipelines of this package do not).
+        num_workers: threads that fill the cache.
+        progress: show a bar while filling.
+
+    Raises:
+        CohortError: studies that cannot be loaded, every bad case named, when the cache is filled.
+        StudyError: the same for an item that is not cached, when it is asked for.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Any],
+        transform: Sequence[Callable[..., Any]] | Callable[..., Any],
+        seed: int = 0,
+        cache_rate: float = 1.0,
+        lazy: bool = False,
+        copy_cache: bool = True,
+        num_workers: int | None = 1,
+        progress: bool = False,
+    ) -> None:
+        if seed < 0:
+            raise ValueError(f"seed must not be negative, got {seed}")
+        self.seed = int(seed)
+        # in shared memory, so that workers that live longer than an epoch see the new one
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        super().__init__(
+            data=data,
+            transform=transform,
+            cache_rate=cache_rate,
+            num_workers=num_workers,
+            progress=progress,
+            copy_cache=copy_cache,
+            runtime_cache=lazy,
+        )
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose samples are given out, from 0."""
+        return int(self._epoch.item())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Give out the samples of ``epoch`` (from 0) from now on."""
+        if epoch < 0:
+            raise ValueError(f"epoch must not be negative, got {epoch}")
+        self._epoch.fill_(int(epoch))
+
+    def _fill_cache(self, indices: Sequence[int] | None = None) -> list[Any]:
+        items = super()._fill_cache(indices)
+        errors = [item for item in items if isinstance(item, StudyError)]
+        if errors:
+            raise CohortError(errors)
+        return items
+
+    def _load_cache_item(self, idx: int) -> Any:
+        try:
+            return super()._load_cache_item(idx)
+        except Exception as error:
+            cause = find_study_error(error)
+            if cause is None:
+                raise
+            if self.runtime_cache:
+                raise cause from error
+            return cause  # the other cases are still looked at, so that all bad ones are named together
+
+    def _transform(self, index: int) -> Any:
+        index = int(index) % len(self)
+        self.transform.set_random_state(seed=item_seed(self.seed, self.epoch, index))
+        try:
+            return super()._transform(index)
+        except Exception as error:
+            cause = find_study_error(error)
+            if cause is None or cause is error:
+                raise
+            raise cause from error
