@@ -1,0 +1,41 @@
+"""Find the deployed network inside whatever a training or evaluation engine holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from medmap_monai.networks.base import ModalityNetwork
+
+_WRAPPERS = ("module", "network", "_orig_mod")  # DistributedDataParallel, Method, torch.compile
+
+
+def find_network(network: Any) -> ModalityNetwork | None:
+    """The :class:`ModalityNetwork` in ``network`` or below ``.module``, ``.network`` and the like; None without one."""
+    seen: set[int] = set()
+    while isinstance(network, nn.Module) and id(network) not in seen:
+        if isinstance(network, ModalityNetwork):
+            return network
+        seen.add(id(network))
+        # a module's own attributes first: torch.compile forwards unknown ones to the module that it wraps
+        children = [network._modules.get(name) for name in _WRAPPERS]
+        network = next((child for child in children if child is not None), None)
+    return None
+
+
+def unwrap_network(network: Callable[..., Any]) -> Callable[..., Any]:
+    """What to call for logits ``(image, modality_mask)``.
+
+    A method or a DDP wrapper takes other arguments (and reduces gradients), so its network is called instead. A
+    compiled network is called as it is, and so is anything that holds no :class:`ModalityNetwork`: an exported
+    graph, a plain function.
+    """
+    found = find_network(network)
+    if found is None or getattr(network, "_orig_mod", None) is found:
+        return network
+    inner = getattr(network, "network", None)
+    if inner is not None and getattr(inner, "_orig_mod", None) is found:
+        return inner
+    return found
