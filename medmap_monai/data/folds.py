@@ -1,0 +1,72 @@
+"""Train, validation and test folds by case, with a seed and strata."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+
+def assign_folds(
+    cases: Sequence[str],
+    val: float = 0,
+    test: float = 0,
+    train: float | None = None,
+    seed: int = 0,
+    strata: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """Fold (``train``, ``val`` or ``test``) of each case, in the order of ``cases``.
+
+    A case's place is decided by a hash of seed and case id, so the outcome depends neither on the order of the list
+    nor on the platform, and hardly changes when cases are added. With strata, every fold holds each stratum in its
+    proportion (within one case); the sizes stay exact.
+
+    Args:
+        cases: case ids, each once.
+        val, test: number of cases (1 or more) or fraction (below 1); a positive fraction gives at least one case.
+        train: the same; default: all that is left. With a smaller number, the rest of the cases is in no fold.
+        seed: another seed gives another partition.
+        strata: case id -> stratum (grade, site, scanner ...).
+
+    Raises:
+        ValueError: repeated cases, sizes that exceed the number of cases, or a case without stratum.
+
+    Example:
+        >>> sorted(assign_folds(["a", "b", "c", "d"], val=1, test=0.25).values())
+        ['test', 'train', 'train', 'val']
+    """
+    if len(set(cases)) != len(cases):
+        raise ValueError(f"cases must be unique, got {len(cases)} names of {len(set(cases))} cases")
+    sizes = {"test": _size("test", test, len(cases)), "val": _size("val", val, len(cases))}
+    left = len(cases) - sum(sizes.values())
+    sizes["train"] = left if train is None else _size("train", train, len(cases))
+    if min(left, left - sizes["train"]) < 0:
+        wanted = ", ".join(f"{fold} {size}" for fold, size in sizes.items())
+        raise ValueError(f"{wanted} cases are asked for, {len(cases)} cases exist")
+    order = iter(_order(cases, seed, strata))
+    chosen = {next(order): fold for fold, size in sizes.items() for _ in range(size)}
+    return {case: chosen[case] for case in cases if case in chosen}
+
+
+def _size(fold: str, size: float, cases: int) -> int:
+    if size < 0 or (size > 1 and size != int(size)):
+        raise ValueError(f"size of fold {fold} must be a whole number or a fraction below 1, got {size}")
+    if size >= 1:
+        return int(size)
+    return max(1, math.floor(size * cases + 0.5)) if size > 0 else 0
+
+
+def _order(cases: Sequence[str], seed: int, strata: Mapping[str, str] | None) -> list[str]:
+    """The cases in hash order; strata are interleaved evenly, so that every run of it holds them in proportion."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        if strata is not None and case not in strata:
+            raise ValueError(f"case {case} has no stratum")
+        groups["" if strata is None else strata[case]].append(case)
+    digests = {case: hashlib.sha256(f"{seed}\0{case}".encode()).hexdigest() for case in cases}
+    place: dict[str, float] = {}
+    for members in groups.values():
+        for rank, case in enumerate(sorted(members, key=digests.__getitem__)):
+            place[case] = (rank + 0.5) / len(members)
+    return sorted(cases, key=lambda case: (place[case], digests[case]))

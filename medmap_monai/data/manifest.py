@@ -1,0 +1,195 @@
+"""CSV and JSON manifests: one row per case, one column per modality, for layouts that no edition describes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from medmap_monai.data.editions import EDITIONS, NIFTI_ENDINGS, Edition, get_edition
+from medmap_monai.data.studies import StudyScan, combine_errors
+from medmap_monai.data.study import ImageSource, Study, StudyError
+from medmap_monai.utils.files import write_text
+
+CASE_ID, LABEL, EDITION = "case_id", "label", "edition"
+_CHANNEL = re.compile(r"(?P<path>.+\.nii(?:\.gz)?)#(?P<channel>\d+)")
+
+
+def read_manifest(path: str | os.PathLike[str], edition: str | Edition | None = None) -> list[Study]:
+    """The studies of a manifest, in its order.
+
+    A CSV file has the columns ``case_id``, one per modality (its name), optionally ``label`` and ``edition``; further
+    columns are kept as ``Study.extra``. A JSON file holds a list of such objects, or ``{"edition": ..., "cases":
+    [...]}``. Paths are relative to the manifest's folder. An empty cell is an absent modality; a cell that names a
+    file which does not exist is an error. ``file.nii.gz#2`` is channel 2 (last axis) of a 4-D file.
+
+    Args:
+        path: the ``.csv`` or ``.json`` file.
+        edition: tells modality names and label values; by default the manifest's own ``edition``, else what the
+            columns show.
+
+    Raises:
+        FileNotFoundError: no such manifest.
+        StudyError: a row is unusable; :func:`scan_manifest` gives the usable rows beside the errors.
+        ValueError: the manifest as a whole cannot be read.
+    """
+    scan = scan_manifest(path, edition)
+    if scan.errors:
+        raise combine_errors(scan.errors)
+    return scan.studies
+
+
+def scan_manifest(path: str | os.PathLike[str], edition: str | Edition | None = None) -> StudyScan:
+    """As :func:`read_manifest`, but a bad row does not lose the others."""
+    source = Path(os.path.abspath(path))
+    if not source.is_file():
+        raise FileNotFoundError(f"manifest {source} does not exist")
+    rows, named = _rows(source)
+    if not rows:
+        raise ValueError(f"manifest {source} lists no case")
+    chosen = get_edition(edition or named or _edition_of_columns(source, rows))
+    _check_columns(source, rows, chosen)
+    studies: list[Study] = []
+    errors: list[StudyError] = []
+    seen: set[str] = set()
+    for number, row in enumerate(rows, start=1):
+        try:
+            studies.append(_study(row, number, source, chosen, seen))
+        except StudyError as error:
+            errors.append(error)
+    return StudyScan(studies, errors, chosen)
+
+
+def write_manifest(path: str | os.PathLike[str], studies: Iterable[Study]) -> None:
+    """Write a CSV or JSON manifest (by the ending of ``path``); files below its folder get relative paths.
+
+    Raises:
+        ValueError: no studies, or an ending other than ``.csv`` and ``.json``.
+    """
+    target = Path(os.path.abspath(path))
+    cohort = list(studies)
+    if not cohort:
+        raise ValueError(f"manifest {target}: there is no study to write")
+    names = list(dict.fromkeys(name for study in cohort for name in get_edition(study.edition).modalities))
+    extra = list(dict.fromkeys(name for study in cohort for name in study.extra))
+    rows = []
+    for study in cohort:
+        cells = {name: _cell(study.images.get(name), target) for name in names}
+        label = _cell(ImageSource(study.label) if study.label else None, target)
+        extras = {name: study.extra.get(name, "") for name in extra}
+        rows.append({CASE_ID: study.case_id, **cells, LABEL: label, EDITION: str(study.edition), **extras})
+    if target.suffix == ".json":
+        write_text(target, json.dumps([{k: v for k, v in row.items() if v} for row in rows], indent=1) + "\n")
+    elif target.suffix == ".csv":
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(target, buffer.getvalue())
+    else:
+        raise ValueError(f"manifest {target}: the name must end in .csv or .json")
+
+
+def _cell(source: ImageSource | None, target: Path) -> str:
+    if source is None:
+        return ""
+    absolute = Path(os.path.abspath(source.path))
+    inside = absolute.is_relative_to(target.parent)
+    text = absolute.relative_to(target.parent).as_posix() if inside else str(absolute)
+    return text if source.channel is None else f"{text}#{source.channel}"
+
+
+def _rows(source: Path) -> tuple[list[dict[str, str]], str | None]:
+    """The rows as text cells, and the edition that the manifest names as a whole."""
+    text = source.read_text(encoding="utf-8-sig")
+    named = None
+    if source.suffix == ".json":
+        try:
+            content: Any = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"manifest {source} is not valid JSON: {error}") from error
+        if isinstance(content, Mapping):
+            named, content = content.get(EDITION), content.get("cases")
+        if not isinstance(content, list) or not all(isinstance(row, Mapping) for row in content):
+            raise ValueError(f'manifest {source} must hold a list of cases, or {{"edition": ..., "cases": [...]}}')
+        rows = [{str(k): "" if v is None else str(v).strip() for k, v in row.items()} for row in content]
+    elif source.suffix == ".csv":
+        header = text.partition("\n")[0]
+        delimiter = max(",;\t", key=header.count)  # spreadsheets of many countries write semicolons
+        reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
+        rows = []
+        for row in reader:
+            if None in row or any(value is None for value in row.values()):
+                raise ValueError(f"manifest {source}, line {reader.line_num}: not as many cells as the header has")
+            rows.append({key.strip(): value.strip() for key, value in row.items()})
+    else:
+        raise ValueError(f"manifest {source} must end in .csv or .json")
+    editions = {row[EDITION] for row in rows if row.get(EDITION)}
+    if len(editions) > 1:
+        raise ValueError(f"manifest {source} mixes the editions {sorted(editions)}; one manifest describes one")
+    return rows, named or next(iter(editions), None)
+
+
+def _columns(rows: list[dict[str, str]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _edition_of_columns(source: Path, rows: list[dict[str, str]]) -> Edition:
+    """The edition whose modalities the columns are; brain studies are read as ``generic``."""
+    columns = set(_columns(rows))
+    fitting = [EDITIONS[name] for name in ("generic", "myops2020") if columns & set(EDITIONS[name].modalities)]
+    fitting.sort(key=lambda edition: -len(columns & set(edition.modalities)))
+    shared = [len(columns & set(edition.modalities)) for edition in fitting]
+    if not fitting or (len(fitting) > 1 and shared[0] == shared[1]):
+        raise ValueError(f"manifest {source} has the columns {sorted(columns)}: name the edition to read them as")
+    return fitting[0]
+
+
+def _check_columns(source: Path, rows: list[dict[str, str]], edition: Edition) -> None:
+    columns = _columns(rows)
+    if CASE_ID not in columns:
+        raise ValueError(f"manifest {source} has no column {CASE_ID}; it has {columns}")
+    for name in columns:
+        known = name in edition.modalities or name in (CASE_ID, LABEL, EDITION)
+        # a misspelt modality would otherwise pass as one that is absent everywhere
+        if not known and any(row.get(name, "").split("#")[0].endswith(NIFTI_ENDINGS) for row in rows):
+            raise ValueError(
+                f"manifest {source}: column {name} lists images, but edition {edition} has the modalities "
+                f"{list(edition.modalities)}"
+            )
+
+
+def _study(row: dict[str, str], number: int, source: Path, edition: Edition, seen: set[str]) -> Study:
+    case_id = row.get(CASE_ID, "")
+    if not case_id:
+        raise StudyError(f"(row {number})", f"{CASE_ID} is empty", source)
+    if case_id in seen:
+        raise StudyError(case_id, "listed twice", source)
+    if re.search(r"[\\/]", case_id) or case_id in (".", ".."):
+        raise StudyError(case_id, "a case id names output files, so it may not be a path", source)
+    seen.add(case_id)
+    images = {name: _image(case_id, name, row[name], source, edition) for name in edition.modalities if row.get(name)}
+    if not images:
+        raise StudyError(case_id, f"no modality; expected any of the columns {list(edition.modalities)}", source)
+    label = _image(case_id, LABEL, row[LABEL], source, edition).path if row.get(LABEL) else None
+    extra = {k: v for k, v in row.items() if k not in edition.modalities and k not in (CASE_ID, LABEL, EDITION)}
+    built_in = EDITIONS.get(edition.name) is edition
+    return Study(case_id, images, label, edition.name if built_in else edition, extra)
+
+
+def _image(case_id: str, name: str, text: str, source: Path, edition: Edition) -> ImageSource:
+    found = _CHANNEL.fullmatch(text)
+    path = Path(os.path.abspath(source.parent / (found["path"] if found else text)))
+    channel = int(found["channel"]) if found else None
+    if channel is None and edition.channels and name in edition.channels:
+        channel = edition.channels[name]
+    if not path.is_file():
+        raise StudyError(
+            case_id, f"the file for {name} does not exist; leave the cell of an absent modality empty ({source})", path
+        )
+    return ImageSource(path, channel)
