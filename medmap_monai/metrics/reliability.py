@@ -1,0 +1,141 @@
+"""What quality to expect from a study, given the modalities it has: the bridge from evaluation to prediction."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from medmap_monai.metrics.contribution import expected_gain
+from medmap_monai.modalities import Modalities
+from medmap_monai.utils.files import write_text
+
+RELIABILITY_FILE = "reliability.json"
+METRIC = "dice"
+#: a region is unreliable with a subset when its expected Dice lies below this,
+MINIMUM_DICE = 0.5
+#: or below this share of what the best subset reaches
+MINIMUM_SHARE = 0.75
+
+
+class ExpectedScore(NamedTuple):
+    """Expected Dice of one region: mean over ``n`` evaluated cases, its 95 % interval, and whether to rely on it."""
+
+    mean: float
+    interval: tuple[float, float] | None
+    n: int
+    reliable: bool
+
+
+class ExpectedQuality(NamedTuple):
+    """``values``: region -> :class:`ExpectedScore`; ``warnings``: sentences for people; ``source``: evaluated data."""
+
+    values: dict[str, ExpectedScore]
+    warnings: list[str]
+    source: str
+
+
+def write_reliability(
+    summary: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    minimum_dice: float = MINIMUM_DICE,
+    minimum_share: float = MINIMUM_SHARE,
+) -> None:
+    """Write ``reliability.json`` from a ``summary.json``: expected Dice per subset and region.
+
+    Args:
+        summary: of a subset evaluation.
+        path: the file.
+        minimum_dice: a region with a lower expected Dice is unreliable.
+        minimum_share: so is one that reaches less than this share of the best subset's Dice.
+
+    Raises:
+        ValueError: when the summary holds no Dice.
+    """
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for entry in summary["scores"]:
+        if entry["metric"] == METRIC and entry["mean"] is not None:
+            cell = {"mean": entry["mean"], "ci": entry["ci"], "n": entry["n"]}
+            table.setdefault(entry["subset"], {})[entry["region"]] = cell
+    if not table:
+        raise ValueError("the summary holds no Dice, nothing to expect from it")
+    content = {
+        "format": 1,
+        "metric": METRIC,
+        "unit": "1",
+        "minimum_dice": minimum_dice,
+        "minimum_share": minimum_share,
+        "confidence": summary.get("confidence"),
+        "modalities": summary["modalities"],
+        "protocol": summary.get("protocol"),
+        "data": summary.get("data"),
+        "synthetic": summary.get("synthetic"),
+        "cases": summary.get("n_cases"),
+        "checkpoint": summary.get("checkpoint"),
+        "subsets": table,
+    }
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_reliability(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a ``reliability.json``; ValueError when it is none."""
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.get("format") != 1 or "subsets" not in content:
+        raise ValueError(f"{path} is not a reliability file of format 1")
+    return content
+
+
+def expected_quality(reliability: Mapping[str, Any], subset: str | Iterable[str]) -> ExpectedQuality:
+    """What Dice to expect for each region from a study with the modalities ``subset``.
+
+    Warnings follow from the numbers alone: a region is unreliable when its expected Dice is below ``minimum_dice``,
+    or below ``minimum_share`` of the best subset's. The sentence names the modality that would help most.
+
+    Args:
+        reliability: content of ``reliability.json``.
+        subset: modality names, or a subset name such as ``flair+t2``.
+
+    Raises:
+        ValueError: for an unknown modality or no modality at all.
+    """
+    modalities = Modalities(tuple(reliability["modalities"]))
+    mask = modalities.mask(subset)
+    name = modalities.subset_name(mask)
+    table: Mapping[str, Mapping[str, Any]] = reliability["subsets"]
+    source = _source(reliability)
+    if name not in table:
+        return ExpectedQuality({}, [f"{name} was not part of the evaluation: its quality is unknown"], source)
+    values, warnings = {}, []
+    for region, cell in table[name].items():
+        means = {other: cells[region]["mean"] for other, cells in table.items() if region in cells}
+        best = max(means, key=lambda other: means[other])
+        low = cell["mean"] < reliability["minimum_dice"]
+        poor = cell["mean"] < reliability["minimum_share"] * means[best]
+        interval = (cell["ci"][0], cell["ci"][1]) if cell["ci"] else None
+        values[region] = ExpectedScore(cell["mean"], interval, cell["n"], not (low or poor))
+        if low or poor:
+            text = f"{region} is unreliable with {name}: expected Dice {cell['mean']:.2f} (n = {cell['n']})"
+            if best != name:
+                text += f", {means[best]:.2f} with {best}"
+            warnings.append(text + _advice(means, modalities, name))
+    return ExpectedQuality(values, warnings, source)
+
+
+def _advice(means: Mapping[str, float], modalities: Modalities, name: str) -> str:
+    """Which single modality would help most, where that was evaluated."""
+    try:
+        gains = expected_gain(means, modalities, name)
+    except ValueError:  # not every subset was evaluated
+        return ""
+    if not gains:
+        return ""
+    modality, gain = next(iter(gains.items()))
+    return f"; {modality} would be expected to bring {gain:+.2f}" if gain >= 0.01 else ""
+
+
+def _source(reliability: Mapping[str, Any]) -> str:
+    data = reliability.get("data") or "evaluated data"
+    kind = " (synthetic)" if reliability.get("synthetic") and "synthetic" not in data else ""
+    return f"{reliability.get('cases')} cases of {data}{kind}, protocol {reliability.get('protocol')}"

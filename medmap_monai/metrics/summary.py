@@ -1,0 +1,103 @@
+"""Means, spreads and confidence intervals from a tidy table of scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medmap_monai.metrics.bootstrap import DEFAULT_RESAMPLES, bootstrap_interval
+from medmap_monai.metrics.contribution import shapley_values
+from medmap_monai.metrics.edge_cases import Empty
+from medmap_monai.modalities import Modalities
+
+_DIGITS = 6
+#: metrics for which a Shapley value makes sense: larger is better and no modality scores 0
+CONTRIBUTION_METRICS = ("dice",)
+
+
+def summarise(
+    table: pd.DataFrame,
+    modalities: Modalities,
+    confidence: float = 0.95,
+    resamples: int = DEFAULT_RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Summary of ``metrics.csv``.
+
+    Args:
+        table: columns ``case_id, subset_id, subset, region, metric, value, unit, empty``; NaN values are cases that
+            the edge-case policy excludes.
+        modalities: of the task.
+        confidence, resamples, seed: of the bootstrap over cases.
+
+    Returns:
+        ``scores``: one entry per subset, region and metric, with ``n`` (cases that count), ``excluded``, ``mean``,
+        ``sd`` (over cases, n - 1), ``median``, ``ci`` and ``empty`` (counts by which mask was empty);
+        ``averages``: per region and metric the mean over subsets of the means over cases (the last column of the
+        published tables), with ``sd`` and ``ci`` over the cases that have every evaluated subset;
+        ``contribution``: metric -> region -> modality -> Shapley value, where every subset was evaluated.
+        Numbers are rounded to 6 digits; None stands where a number does not exist.
+    """
+    scores: list[dict[str, Any]] = []
+    averages: list[dict[str, Any]] = []
+    subset_count = table["subset"].nunique()
+    for (region, metric), block in table.groupby(["region", "metric"], sort=False):
+        unit = str(block["unit"].iloc[0])
+        means = []
+        for _, cell in block.groupby("subset_id", sort=True):
+            values = cell["value"].to_numpy(dtype=np.float64)
+            entry: dict[str, Any] = {"subset": str(cell["subset"].iloc[0]), "region": region, "metric": metric}
+            entry |= {"unit": unit, **_describe(values, confidence, resamples, seed)}
+            counts = cell["empty"].value_counts()
+            entry["empty"] = {e.value: int(counts.get(e.value, 0)) for e in Empty if e is not Empty.NONE}
+            scores.append(entry)
+            means.append(entry["mean"])
+        cases = case_means(block, subset_count)
+        average: dict[str, Any] = {"region": region, "metric": metric, "unit": unit, "subsets": len(means)}
+        average |= _describe(cases.to_numpy(dtype=np.float64), confidence, resamples, seed)
+        known = [m for m in means if m is not None]
+        average["mean"] = round(float(np.mean(known)), _DIGITS) if known else None
+        averages.append(average)
+    return {"scores": scores, "averages": averages, "contribution": _contribution(scores, modalities)}
+
+
+def case_means(block: pd.DataFrame, subset_count: int) -> pd.Series[float]:
+    """Per case the mean over its subsets, for cases that have all ``subset_count`` of them; NaN values are left out."""
+    by_case = block.groupby("case_id", sort=True)
+    complete = by_case["subset"].nunique() == subset_count
+    return by_case["value"].mean()[complete]
+
+
+def _describe(values: np.ndarray, confidence: float, resamples: int, seed: int) -> dict[str, Any]:
+    kept = values[~np.isnan(values)]
+    interval = bootstrap_interval(kept, confidence, resamples, seed)
+    return {
+        "n": int(kept.size),
+        "excluded": int(values.size - kept.size),
+        "mean": _rounded(kept.mean()) if kept.size else None,
+        "sd": _rounded(kept.std(ddof=1)) if kept.size > 1 else None,
+        "median": _rounded(np.median(kept)) if kept.size else None,
+        "ci": [_rounded(end) for end in interval] if interval else None,
+    }
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), _DIGITS)
+
+
+def _contribution(scores: list[dict[str, Any]], modalities: Modalities) -> dict[str, dict[str, dict[str, float]]]:
+    wanted = len(modalities.subsets())
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for metric in CONTRIBUTION_METRICS:
+        tables: dict[str, dict[str, float]] = {}
+        for entry in scores:
+            if entry["metric"] == metric and entry["mean"] is not None:
+                tables.setdefault(entry["region"], {})[entry["subset"]] = entry["mean"]
+        found[metric] = {
+            region: {m: _rounded(v) for m, v in shapley_values(table, modalities).items()}
+            for region, table in tables.items()
+            if len(table) == wanted
+        }
+    return found
