@@ -92,6 +92,16 @@ class ModalityTrainer(SupervisedTrainer):
         if train_handlers is not None:
             self._register_handlers(train_handlers)
 
+    def run(self) -> None:  # type: ignore[override]
+        """Train; an empty loader is an error here, where MONAI only warns.
+
+        Raises:
+            ValueError: when there is nothing to train on.
+        """
+        if self.state.epoch_length == 0:
+            raise ValueError("there are no training cases: check dataset_dir, split_file and the fold sizes")
+        super().run()
+
     def _weighted_sum(self, output: MethodOutput, _target: Tensor) -> Tensor:
         unknown = sorted(set(self.loss_weights) - set(output.losses))
         if unknown:

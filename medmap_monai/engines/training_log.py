@@ -36,20 +36,24 @@ class TrainingLog:
         self._sums: dict[str, torch.Tensor] = {}
         self._count = 0
         self._rows: list[tuple[int, str, str]] = []
-        self._validated = -1
+        self._validated = 0
+        self._has_read = False
 
     def attach(self, engine: Any) -> None:
         """Collect per iteration, write per epoch."""
-        engine.add_event_handler(Events.STARTED, self._read)
+        # not when the run starts: whatever resumes it may come after this handler
+        engine.add_event_handler(Events.EPOCH_STARTED, self._read)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish_epoch)
 
     def _read(self, engine: Any) -> None:
-        self._rows = []
-        if engine.state.epoch > 0 and self.path.is_file():
+        if self._has_read:
+            return
+        self._has_read = True
+        if engine.state.epoch > 1 and self.path.is_file():
             with self.path.open(newline="") as file:
                 rows = [(int(r["epoch"]), r["name"], r["value"]) for r in csv.DictReader(file)]
-            self._rows = [row for row in rows if row[0] <= engine.state.epoch]
+            self._rows = [row for row in rows if row[0] < engine.state.epoch]
         self._validated = max((epoch for epoch, name, _ in self._rows if name.startswith("val_")), default=0)
 
     def _collect(self, engine: Any) -> None:

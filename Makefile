@@ -1,0 +1,41 @@
+# make demo | demo-myops | test | lint: each creates the virtual environment and installs what it needs, once.
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.medmap-installed
+# One thread per process: several processes share the cores, and oversubscribed threads spin instead of working.
+TEST_THREADS ?= 1
+TEST_PROCESSES ?= 2
+
+.PHONY: help install demo test lint format clean
+
+help:
+	@echo "make demo        phantom cohort -> train -> predict with two of four files -> evaluate -> report"
+	@echo "make test        the whole test suite"
+	@echo "make lint        ruff and mypy"
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	touch $@
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python pipelines/quickstart.py --output demo
+
+test: $(STAMP)
+	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal tests
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf demo demo-myops .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,91 @@
+"""The whole product on a phantom cohort: make data, train, predict with absent files, evaluate every subset, report.
+
+Every step is a command that a user can type; this script prints each one and runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+BUNDLE = "brats_unet_dropout"
+
+
+def run(title: str, command: list[str], cwd: Path | None = None) -> None:
+    """Print and run one command; stop at the first that fails."""
+    where = f"(cd {os.path.relpath(cwd)} && " if cwd else ""
+    print(f"\n== {title}\n$ {where}{shlex.join(command)}{')' if cwd else ''}", flush=True)
+    start = time.perf_counter()
+    # the interpreter's own folder first, so that `python` and `medmap` are those of this environment
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    subprocess.run(command, cwd=cwd, env={**os.environ, "PATH": path}, check=True)
+    print(f"   {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def main() -> None:
+    """Run the steps; each leaves its result in the output folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
+    parser.add_argument("--train-cases", type=int, default=60, help="phantom cases to train and validate on")
+    parser.add_argument("--test-cases", type=int, default=16, help="held-out phantom cases")
+    parser.add_argument("--epochs", type=int, help="epochs (default: those of the bundle's phantom overlay)")
+    arguments = parser.parse_args()
+    output = arguments.output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    bundle = output / BUNDLE
+    if not bundle.is_dir():
+        # a copy, so that the demo's small network never ends up in the repository's bundle
+        shutil.copytree(
+            REPOSITORY / "bundles" / BUNDLE, bundle, ignore=shutil.ignore_patterns("*.pt", "phantom", "runs")
+        )
+
+    shape = ["--shape", "32", "32", "32"]
+    # two studies per case: the test cohort is complete, the clinic's study has only two of its four files
+    cohorts = {
+        "phantom/train": ["--cases", str(arguments.train_cases), "--seed", "0"],
+        "phantom/test": ["--cases", str(arguments.test_cases), "--seed", "1000"],
+        "clinic": ["--cases", "1", "--seed", "2000", "--keep", "flair+t1ce"],
+    }
+    for name, options in cohorts.items():
+        run(
+            f"phantom cohort (synthetic): {name}",
+            ["medmap", "phantom", "--edition", "brats2020", *options, *shape, str(output / name)],
+        )
+    overlays = "['configs/train.json','configs/phantom.json']"
+    training = ["python", "-m", "monai.bundle", "run", "training", "--config_file", overlays]
+    training += ["--dataset_dir", str(output / "phantom/train")]
+    training += ["--epochs", str(arguments.epochs)] if arguments.epochs else []
+    run("train the bundle with its phantom overlay", training, cwd=bundle)
+    bundle_options = ["--bundle", str(bundle), "--overlay", "phantom"]
+    run(
+        "segment a study of which only FLAIR and T1ce exist",
+        ["medmap", "predict", str(output / "clinic"), *bundle_options, "--output", str(output / "predictions")],
+    )
+    evaluation = output / "evaluation"
+    run(
+        "evaluate every subset of modalities on the held-out cases",
+        ["medmap", "evaluate", str(output / "phantom/test"), *bundle_options, "--output", str(evaluation)],
+    )
+    run("report", ["medmap", "report", str(evaluation), "-o", str(output / "report.html")])
+
+    print("\nPhantom (synthetic) results; they say nothing about patients.")
+    for what, path in {
+        "weights": bundle / "models" / "model.pt",
+        "training curves": bundle / "runs" / "training.csv",
+        "segmentation": output / "predictions",
+        "metrics": evaluation / "metrics.csv",
+        "summary": evaluation / "summary.json",
+        "report": output / "report.html",
+    }.items():
+        print(f"  {what:16} {os.path.relpath(path)}")
+
+
+if __name__ == "__main__":
+    main()
