@@ -12,7 +12,16 @@ from monai.utils import look_up_option
 from torch import Tensor
 
 from medmap_monai.inferers.unwrap import find_network, unwrap_network
-from medmap_monai.inferers.windows import background_like, foreground, volume_presence, window_size, without_absent
+from medmap_monai.inferers.windows import (
+    background_like,
+    foreground,
+    slices_as_batch,
+    slices_to_volume,
+    volume_presence,
+    window_size,
+    with_meta,
+    without_absent,
+)
 
 
 class ModalitySlidingWindowInferer(SlidingWindowInferer):
@@ -23,7 +32,8 @@ class ModalitySlidingWindowInferer(SlidingWindowInferer):
     per volume, never per window, where background would look like an absent modality. The network sees plain
     tensors; the output is a ``MetaTensor`` where the input is one.
 
-    Windows in which no available modality shows anything are background and cost nothing.
+    Windows in which no available modality shows anything are background and cost nothing. A network with two spatial
+    dimensions is run on the slices of a volume along its last axis.
 
     Args:
         roi_size: window in voxels; an entry that is not positive takes the volume's size. Rounded up to the stride
@@ -79,6 +89,10 @@ class ModalitySlidingWindowInferer(SlidingWindowInferer):
         mask = volume_presence(inputs, modality_mask)
         image = without_absent(inputs, mask)
         found = find_network(network)
+        if found is not None and inputs.ndim == found.spatial_dims + 3:
+            rows = mask.repeat_interleave(inputs.shape[-1], dim=0)
+            volume = slices_to_volume(self(slices_as_batch(image), network, rows, *args, **kwargs), inputs.shape[0])
+            return with_meta(volume, inputs)
         called = unwrap_network(network)
         classes = 0 if found is None else found.out_channels  # unknown until the first answer of other callables
 

@@ -1,23 +1,39 @@
-"""What the sliding-window inferers share: window size, presence, background."""
+"""What the sliding-window inferers share: the window grid, presence, background, slices as a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from monai.data import MetaTensor
-from monai.utils import fall_back_tuple
+from monai.data.utils import dense_patch_slices
+from monai.utils import ensure_tuple_rep, fall_back_tuple
 from torch import Tensor
 
-from medmap_monai.networks.base import available, zero_absent
+from medmap_monai.networks.base import ModalityFeatures, available, zero_absent
 
 BACKGROUND_LOGIT = 10.0
 
 
 def window_size(roi_size: Sequence[int] | int, image_size: Sequence[int], stride: int = 1) -> tuple[int, ...]:
-    """The window in voxels, rounded up to the network's stride; entries that are not positive take the volume's size."""
+    """The window in voxels, rounded up to a multiple of the network's stride.
+
+    Entries that are not positive take the volume's size.
+    """
     size = fall_back_tuple(roi_size, tuple(int(n) for n in image_size))
     return tuple(-(-int(n) // stride) * stride for n in size)
+
+
+def window_grid(
+    image_size: Sequence[int], window: Sequence[int], overlap: Sequence[float] | float
+) -> list[tuple[slice, ...]]:
+    """The fixed grid of windows over a volume that is at least as large; the same as MONAI's sliding window."""
+    steps = []
+    for size, roi, share in zip(image_size, window, ensure_tuple_rep(overlap, len(window)), strict=True):
+        if not 0 <= share < 1:
+            raise ValueError(f"overlap must lie in [0, 1), got {overlap}")
+        steps.append(roi if roi == size else max(1, int(roi * (1 - share))))
+    return dense_patch_slices(image_size, window, steps)
 
 
 def volume_presence(image: Tensor, mask: Tensor | None) -> Tensor:
@@ -35,14 +51,16 @@ def volume_presence(image: Tensor, mask: Tensor | None) -> Tensor:
     return available(plain, mask)
 
 
+def with_meta(result: Tensor, source: Tensor) -> Tensor:
+    """``result`` as a MetaTensor with the meta data of ``source`` where that is one; else as it is."""
+    return MetaTensor(result).copy_meta_from(source) if isinstance(source, MetaTensor) else result
+
+
 def without_absent(image: Tensor, mask: Tensor) -> Tensor:
     """``image`` (B, M, ...) of the same type with zeros where ``mask`` (B, M) is False, whatever was there."""
     if bool(mask.all()):
         return image
-    cleared = zero_absent(image.as_subclass(Tensor), mask)
-    if isinstance(image, MetaTensor):
-        return MetaTensor(cleared).copy_meta_from(image)
-    return cleared
+    return with_meta(zero_absent(image.as_subclass(Tensor), mask), image)
 
 
 def foreground(windows: Tensor) -> Tensor:
@@ -55,3 +73,40 @@ def background_like(shape: Sequence[int], probabilities: bool, like: Tensor) -> 
     result = torch.zeros(list(shape), dtype=torch.float32, device=like.device)
     result[:, 0] = 1.0 if probabilities else BACKGROUND_LOGIT
     return result
+
+
+def feature_rows(features: ModalityFeatures, rows: Tensor) -> ModalityFeatures:
+    """The features of some rows of a batch."""
+
+    def take(x: Tensor) -> Tensor:
+        return x.index_select(0, rows)
+
+    return _map_features(features, take)
+
+
+def repeat_lone_row(features: ModalityFeatures, times: int) -> ModalityFeatures:
+    """Features of one row, seen ``times`` times; no memory is copied."""
+
+    def repeat(x: Tensor) -> Tensor:
+        return x.expand(times, *x.shape[1:])
+
+    return _map_features(features, repeat)
+
+
+def _map_features(features: ModalityFeatures, change: Callable[[Tensor], Tensor]) -> ModalityFeatures:
+    return ModalityFeatures(
+        [change(x) for x in features.pyramid],
+        None if features.tokens is None else change(features.tokens),
+        [change(x) for x in features.projected],
+        None if features.present is None else change(features.present),
+    )
+
+
+def slices_as_batch(image: Tensor) -> Tensor:
+    """Volumes (B, M, H, W, D) -> their slices (B * D, M, H, W), for networks that work on slices."""
+    return image.as_subclass(Tensor).movedim(-1, 1).flatten(0, 1)
+
+
+def slices_to_volume(slices: Tensor, volumes: int) -> Tensor:
+    """Slices (B * D, K, H, W) -> volumes (B, K, H, W, D)."""
+    return slices.unflatten(0, (volumes, -1)).movedim(1, -1)
