@@ -1,0 +1,429 @@
+"""Evaluate a network on every subset of the modalities of every study."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from monai.data import DataLoader
+from monai.data.utils import affine_to_spacing, no_collation
+from monai.engines import SupervisedEvaluator
+from monai.utils import look_up_option
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from medmap_monai.data.editions import Edition, get_edition
+from medmap_monai.data.evaluation_records import RecordSource
+from medmap_monai.data.study import StudyError
+from medmap_monai.data.study_dataset import ERROR, find_study_error
+from medmap_monai.engines.case_maps import cut_case, write_case_maps
+from medmap_monai.engines.evaluation_progress import EvaluationProgress
+from medmap_monai.engines.fingerprint import file_sha256, software_versions, weights_sha256
+from medmap_monai.engines.results_store import FAILURES_FILE, METRICS_FILE, SUMMARY_FILE, ResultsStore
+from medmap_monai.engines.training_checkpoint import load_model
+from medmap_monai.inferers.subset_sweep import SubsetSweepInferer
+from medmap_monai.metrics.bootstrap import DEFAULT_RESAMPLES
+from medmap_monai.metrics.edge_cases import EdgeCases
+from medmap_monai.metrics.region_scores import METRIC_UNITS, RegionScore, region_scores
+from medmap_monai.metrics.regions import make_regions
+from medmap_monai.metrics.reliability import RELIABILITY_FILE, write_reliability
+from medmap_monai.metrics.summary import summarise
+from medmap_monai.modalities import Modalities
+from medmap_monai.utils.files import write_text
+
+PROTOCOLS = ("clinical", "legacy")
+#: published post-processing: a predicted ET of fewer voxels is erased; always reported beside ET
+PUBLISHED_MINIMUM_VOXELS = {"ET": 500}
+_log = logging.getLogger(__name__)
+
+Record = Mapping[str, Any]
+
+
+class EvaluationIncompleteError(RuntimeError):
+    """Some cases could not be evaluated; the others are complete and all results are written."""
+
+
+class SubsetEvaluator:
+    """Score every subset of the modalities of every study, each study's encoders run once.
+
+    Writes ``metrics.csv``, ``summary.json``, ``failures.csv`` and ``reliability.json`` into ``output_dir``. A finished
+    case is kept when the evaluation is interrupted and started again; a study that cannot be evaluated becomes a row
+    of ``failures.csv`` while the others go on. Several processes share the work by shards; whoever sees the last case
+    finished writes the merged files, which are the same bytes however the work was divided.
+
+    Nothing is read before :meth:`run`, so a bundle's configuration can be instantiated without data.
+
+    Args:
+        device: where to run.
+        network: a network that encodes each modality on its own and decodes any subset.
+        data: records ``{"case_id", "study", ...}``, or a callable that returns them; one that holds ``error`` is
+            reported as failed.
+        preprocessing: record -> sample with ``image`` (M, ...), ``present_mask`` (M,) and ``label`` (1, ...).
+        inferer: a :class:`~medmap_monai.inferers.subset_sweep.SubsetSweepInferer`.
+        modalities: names in channel order.
+        output_dir: folder of the results.
+        edition: the edition whose regions are scored; default is the one that the studies name.
+        regions: region name -> classes, instead of the edition's.
+        minimum_voxels: region name -> fewest voxels of a prediction that counts; adds ``<name>pp`` beside the region.
+            Default: ET 500, where there is an ET.
+        protocol: ``clinical`` or ``legacy``; names the preprocessing and windows that were configured.
+        subsets: subset names to evaluate; default all. Of a study only subsets of what it has are evaluated.
+        edge_cases: an :class:`EdgeCases` or its arguments, for example ``{"hd95_empty": "1.0"}``.
+        checkpoint: weights to load, strictly, before the evaluation; None takes the network as it is.
+        data_name: what the data are, for the headings of the report.
+        synthetic: whether they are synthetic.
+        num_shards, shard: this process evaluates every ``num_shards``-th case, beginning with number ``shard``;
+            default is the world size and rank that torchrun sets, else 1 and 0.
+        merge_only: evaluate nothing, merge what the shards left.
+        keep_maps: of how many cases (the first complete ones by name) the label maps are kept for the report.
+        num_workers: processes that load studies ahead.
+        amp: mixed precision.
+        seed, confidence, resamples: of the bootstrap intervals.
+        handlers: further ignite handlers for the MONAI evaluator that runs the cases.
+        progress: show progress and time left.
+
+    Raises:
+        ValueError: for an unknown protocol, subset or edge-case policy, or a shard outside the number of shards.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str,
+        network: nn.Module,
+        data: RecordSource,
+        preprocessing: Callable[[dict[str, Any]], Any],
+        inferer: SubsetSweepInferer,
+        modalities: Sequence[str],
+        output_dir: str | os.PathLike[str],
+        edition: str | Edition | None = None,
+        regions: Mapping[str, Sequence[int]] | None = None,
+        minimum_voxels: Mapping[str, int] | None = None,
+        protocol: str = "clinical",
+        subsets: Sequence[str] | None = None,
+        edge_cases: EdgeCases | Mapping[str, Any] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        data_name: str = "",
+        synthetic: bool = False,
+        num_shards: int | None = None,
+        shard: int | None = None,
+        merge_only: bool = False,
+        keep_maps: int = 1,
+        num_workers: int = 0,
+        amp: bool = False,
+        seed: int = 0,
+        confidence: float = 0.95,
+        resamples: int = DEFAULT_RESAMPLES,
+        handlers: Sequence[Any] = (),
+        progress: bool = True,
+    ) -> None:
+        self.device = torch.device(device)
+        self.network = network
+        self.data = data
+        self.preprocessing = preprocessing
+        self.inferer = inferer
+        self.modalities = modalities if isinstance(modalities, Modalities) else Modalities(tuple(modalities))
+        self.output_dir = Path(output_dir)
+        self.edition = None if edition is None else get_edition(edition)
+        self.regions = regions
+        self.minimum_voxels = minimum_voxels
+        self.protocol = look_up_option(protocol, PROTOCOLS)
+        masks = self.modalities.subset_masks()
+        wanted = None if subsets is None else {self.modalities.mask(name) for name in subsets}
+        self.subset_masks = [mask for mask in masks if wanted is None or mask in wanted]
+        self.edge_cases = edge_cases if isinstance(edge_cases, EdgeCases) else EdgeCases(**(edge_cases or {}))
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.data_name = data_name
+        self.synthetic = synthetic
+        self.num_shards = int(os.environ.get("WORLD_SIZE", 1)) if num_shards is None else num_shards
+        self.shard = int(os.environ.get("RANK", 0)) if shard is None else shard
+        if not 0 <= self.shard < self.num_shards:
+            raise ValueError(f"shard must lie in 0..{self.num_shards - 1} (num_shards {num_shards}), got {self.shard}")
+        self.merge_only = merge_only
+        self.keep_maps = keep_maps
+        self.num_workers = num_workers
+        self.amp = amp
+        self.seed = seed
+        self.confidence = confidence
+        self.resamples = resamples
+        self.handlers = list(handlers)
+        self.progress = progress
+
+    def run(self) -> dict[str, Any] | None:
+        """Evaluate this process's share, and merge when every share is there.
+
+        Returns:
+            the summary, or None while other shards are still at work.
+
+        Raises:
+            EvaluationIncompleteError: when a case failed; the message says which and why.
+            StaleResultsError: when ``output_dir`` holds results of another checkpoint or setting.
+            ValueError: no case, a case id that occurs twice, or shards missing at a merge.
+        """
+        records = self._records()
+        edition = self._edition_of(records)
+        self._load_checkpoint()
+        self._regions = make_regions(self._region_classes(edition), self._minimum_voxels(edition))
+        self._classes = edition.classes if edition else ()
+        store = ResultsStore(self.output_dir, self._settings())
+        cases = [str(record["case_id"]) for record in records]
+        self._kept_cases = self._choose_kept(records)
+        if not self.merge_only:
+            self._evaluate(store, records[self.shard :: self.num_shards])
+        elsewhere = [c for c in cases if not store.finished(c) and not store.failed(c)]
+        if elsewhere and not self.merge_only:
+            _log.info("%d cases of other shards are not finished yet; the last shard will merge", len(elsewhere))
+            return self._raise_for_failures(store, cases[self.shard :: self.num_shards], None)
+        return self._merge(store, cases)
+
+    def _records(self) -> list[Record]:
+        records = list(self.data() if callable(self.data) else self.data)
+        if not records:
+            raise ValueError("there is no case to evaluate")
+        records.sort(key=lambda record: str(record["case_id"]))
+        names = [str(record["case_id"]) for record in records]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"case ids must be unique; these occur more than once: {twice[:5]}")
+        return records
+
+    def _edition_of(self, records: Sequence[Record]) -> Edition | None:
+        if self.edition is not None:
+            return self.edition
+        found = {str(e): e for e in (getattr(r.get("study"), "edition", None) for r in records) if e is not None}
+        if len(found) == 1:
+            return get_edition(next(iter(found.values())))
+        if self.regions is None:
+            raise ValueError(f"give edition or regions: the studies name {sorted(found) or 'no edition'}")
+        return None
+
+    def _region_classes(self, edition: Edition | None) -> Mapping[str, Sequence[int]]:
+        if self.regions is not None:
+            return self.regions
+        assert edition is not None  # _edition_of raises otherwise
+        return edition.regions
+
+    def _minimum_voxels(self, edition: Edition | None) -> Mapping[str, int]:
+        if self.minimum_voxels is not None:
+            return self.minimum_voxels
+        names = self._region_classes(edition)
+        return {name: count for name, count in PUBLISHED_MINIMUM_VOXELS.items() if name in names}
+
+    def _load_checkpoint(self) -> None:
+        if self.checkpoint is None or self.merge_only:
+            return
+        load_model(self.network, self.checkpoint)
+
+    def _settings(self) -> dict[str, Any]:
+        """Everything that changes a score; a folder holds the scores of one such set only."""
+        if self.checkpoint is not None and self.checkpoint.is_file():
+            weights = {"file": self.checkpoint.name, "sha256": file_sha256(self.checkpoint)}
+        else:
+            weights = {"file": "", "sha256": weights_sha256(self.network)}
+        return {
+            "checkpoint": weights,
+            "network": type(self.network).__name__,
+            "protocol": self.protocol,
+            "inference": _describe_inferer(self.inferer),
+            "amp": self.amp,
+            "modalities": list(self.modalities),
+            "subsets": [self.modalities.subset_name(mask) for mask in self.subset_masks],
+            "regions": {
+                r.name: {"classes": list(r.classes), "minimum_voxels": r.minimum_voxels} for r in self._regions
+            },
+            "edge_cases": self.edge_cases.as_dict(),
+            "metrics": METRIC_UNITS,
+            "data": self.data_name,
+            "synthetic": self.synthetic,
+            "versions": software_versions(),
+        }
+
+    def _choose_kept(self, records: Sequence[Record]) -> set[str]:
+        complete = [
+            str(record["case_id"])
+            for record in records
+            if ERROR not in record and set(self.modalities) <= set(getattr(record.get("study"), "images", ()))
+        ]
+        return set(complete[: self.keep_maps])
+
+    def _evaluate(self, store: ResultsStore, records: Sequence[Record]) -> None:
+        pending = [r for r in records if not self._is_done(store, str(r["case_id"]))]
+        if not pending:
+            return
+        loader = DataLoader(
+            _Samples(pending, self.preprocessing), batch_size=1, num_workers=self.num_workers, collate_fn=no_collation
+        )
+        self.network.to(self.device)
+        with EvaluationProgress(len(pending), len(records) - len(pending), self.progress) as progress:
+
+            def update(engine: Any, batch: list[dict[str, Any]]) -> dict[str, Any]:
+                case_id = str(batch[0]["case_id"])
+                failure = self._evaluate_case(engine, store, case_id, batch[0])
+                if failure is not None:
+                    store.write_failure(case_id, *failure)
+                progress.advance(case_id)
+                return {"case_id": case_id, "failed": failure is not None}
+
+            SupervisedEvaluator(
+                self.device, loader, self.network, iteration_update=update, val_handlers=self.handlers, amp=self.amp
+            ).run()
+
+    def _is_done(self, store: ResultsStore, case_id: str) -> bool:
+        if case_id in self._kept_cases and not store.maps_path(case_id).is_file():
+            return False
+        return store.finished(case_id)
+
+    def _evaluate_case(
+        self, engine: SupervisedEvaluator, store: ResultsStore, case_id: str, sample: dict[str, Any]
+    ) -> tuple[str, str] | None:
+        """Score one case; the (file, reason) of a failure is returned, so that the others go on."""
+        if ERROR in sample:
+            return str(sample.get("file", "")), str(sample[ERROR])
+        try:
+            with engine.mode(self.network), torch.autocast(self.device.type, enabled=self.amp):
+                scores, maps = self._score(case_id, sample)
+        except Exception as error:
+            _log.debug("case %s failed", case_id, exc_info=True)
+            return _failure(error)
+        if maps:
+            self._keep(store, case_id, sample, maps)
+        present = self.modalities.subset_name(sample["present_mask"].tolist())
+        store.write_case(case_id, present, scores)
+        return None
+
+    def _score(
+        self, case_id: str, sample: dict[str, Any]
+    ) -> tuple[list[tuple[int, str, int, RegionScore]], dict[str, np.ndarray]]:
+        if sample.get("label") is None:
+            raise StudyError(case_id, "the study has no label to compare with")
+        present = [bool(flag) for flag in sample["present_mask"]]
+        masks = [m for m in self.subset_masks if all(p or not s for s, p in zip(m, present, strict=True))]
+        if not masks:
+            _log.info("case %s has none of the asked subsets", case_id)
+            return [], {}
+        label = sample["label"]
+        spacing, grid = _geometry(label)
+        reference = torch.as_tensor(label)[0].as_subclass(Tensor).cpu()
+        scores, maps = [], {}
+        for mask, prediction in self._sweep(sample, masks):
+            number, name = self.modalities.subset_id(mask), self.modalities.subset_name(mask)
+            for score in region_scores(prediction, reference, self._regions, spacing, self.edge_cases, grid):
+                scores.append((number, name, sum(mask), score))
+            if case_id in self._kept_cases:
+                maps[name] = prediction.numpy().astype(np.uint8)
+        return scores, maps
+
+    def _sweep(
+        self, sample: dict[str, Any], masks: Sequence[tuple[bool, ...]]
+    ) -> Iterator[tuple[tuple[bool, ...], Tensor]]:
+        """(subset mask, class map on the CPU) for every mask."""
+        image = torch.as_tensor(sample["image"]).as_subclass(Tensor)[None].to(self.device)
+        present = torch.as_tensor(sample["present_mask"], dtype=torch.bool)[None].to(self.device)
+        inferer = copy(self.inferer)
+        inferer.subsets, inferer.output = list(masks), "labels"
+        for mask, labels in inferer.sweep(image, self.network, present):
+            yield mask, labels[0, 0].as_subclass(Tensor).cpu()
+
+    def _keep(self, store: ResultsStore, case_id: str, sample: dict[str, Any], maps: dict[str, np.ndarray]) -> None:
+        image = torch.as_tensor(sample["image"]).as_subclass(Tensor).cpu().float().numpy()
+        reference = torch.as_tensor(sample["label"])[0].as_subclass(Tensor).cpu().numpy()
+        spacing, _ = _geometry(sample["label"])
+        cut = cut_case(case_id, self.modalities.names, image, reference, maps, spacing, self._classes)
+        write_case_maps(cut, store.maps_path(case_id))
+
+    def _merge(self, store: ResultsStore, cases: Sequence[str]) -> dict[str, Any]:
+        failed = store.merge(cases)
+        table = pd.read_csv(self.output_dir / METRICS_FILE, dtype={"case_id": str}, keep_default_na=False)
+        table["value"] = pd.to_numeric(table["value"])
+        summary = {
+            "format": 1,
+            **store.settings,
+            "seed": self.seed,
+            "confidence": self.confidence,
+            "resamples": self.resamples,
+            "n_cases": int(table["case_id"].nunique()),
+            "n_without_asked_subset": len(cases) - len(failed) - int(table["case_id"].nunique()),
+            "n_failed": len(failed),
+            "failed": failed,
+            **summarise(table, self.modalities, self.confidence, self.resamples, self.seed),
+        }
+        write_text(self.output_dir / SUMMARY_FILE, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        if summary["scores"]:
+            write_reliability(summary, self.output_dir / RELIABILITY_FILE)
+        self._raise_for_failures(store, cases, summary)
+        return summary
+
+    def _raise_for_failures(
+        self, store: ResultsStore, cases: Sequence[str], summary: dict[str, Any] | None
+    ) -> dict[str, Any] | None:
+        failed = [case for case in cases if store.failed(case)]
+        if failed:
+            reasons = [pd.read_csv(store.failure_path(case), dtype=str, keep_default_na=False) for case in failed[:3]]
+            shown = "; ".join(f"{frame['case_id'][0]}: {frame['reason'][0]}" for frame in reasons)
+            more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+            raise EvaluationIncompleteError(
+                f"{len(failed)} of {len(cases)} cases could not be evaluated ({shown}{more}); "
+                f"the others are complete, see {self.output_dir / FAILURES_FILE}"
+            )
+        return summary
+
+
+class _Samples(Dataset[dict[str, Any]]):
+    """Preprocessed records; one that cannot be loaded becomes a sample that holds ``error`` and ``file``."""
+
+    def __init__(self, records: Sequence[Record], preprocessing: Callable[[dict[str, Any]], Any]) -> None:
+        self.records = records
+        self.preprocessing = preprocessing
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = dict(self.records[index])
+        if ERROR in record:
+            return record
+        try:
+            return {**self.preprocessing(record), "case_id": record["case_id"]}
+        except Exception as error:
+            file, reason = _failure(error)
+            return {"case_id": record["case_id"], ERROR: reason, "file": file}
+
+
+def _failure(error: Exception) -> tuple[str, str]:
+    """File (or '') and reason of a failed case."""
+    study = find_study_error(error)
+    if study is not None:
+        return str(study.path or ""), study.message
+    root: BaseException = error
+    while root.__cause__ is not None:  # MONAI wraps what a transform raises
+        root = root.__cause__
+    return "", f"{type(root).__name__}: {root}"
+
+
+def _describe_inferer(inferer: SubsetSweepInferer) -> dict[str, Any]:
+    """The settings of the windows that change a score."""
+    return {
+        "roi_size": np.atleast_1d(inferer.roi_size).tolist(),
+        "overlap": np.atleast_1d(inferer.overlap).tolist(),
+        "mode": str(getattr(inferer.mode, "value", inferer.mode)),
+        "blend": inferer.blend,
+        "skip_background": inferer.skip_background,
+    }
+
+
+def _geometry(label: Any) -> tuple[tuple[float, ...], tuple[int, ...] | None]:
+    """Spacing in mm of the map that is scored, and the shape of the grid it was cut from."""
+    dims = label.ndim - 1
+    affine = getattr(label, "affine", None)
+    if affine is None:
+        return (1.0,) * dims, None
+    spacing = tuple(float(s) for s in affine_to_spacing(torch.as_tensor(affine), r=dims))
+    shape = label.meta.get("spatial_shape")
+    return spacing, None if shape is None else tuple(int(n) for n in shape)

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from medmap_monai.data.evaluation_records import EvaluationRecords
+from medmap_monai.engines.case_maps import read_case_maps
+from medmap_monai.engines.results_store import StaleResultsError
+from medmap_monai.engines.subset_evaluator import EvaluationIncompleteError, SubsetEvaluator
+from medmap_monai.inferers.modality_sliding_window import ModalitySlidingWindowInferer
+from medmap_monai.inferers.subset_sweep import SubsetSweepInferer
+from medmap_monai.metrics.reliability import expected_quality, read_reliability
+from medmap_monai.modalities import BRATS
+from medmap_monai.networks.unet import ModalityUNet
+from medmap_monai.transforms.pipelines import eval_transforms
+
+SHAPE = (16, 18, 14)
+RESULTS = ("metrics.csv", "summary.json", "failures.csv", "reliability.json")
+
+
+def write_study(folder: Path, number: int, modalities=tuple(BRATS), label: bool = True, spacing=(1.0, 1.0, 2.0)) -> str:
+    """A BraTS 2020 study of noise with a box of tumour in it."""
+    rng = np.random.default_rng(number)
+    case = f"BraTS20_Training_{number:03d}"
+    (folder / case).mkdir(parents=True)
+    affine = np.diag([*spacing, 1.0])
+    truth = np.zeros(SHAPE, dtype=np.uint8)
+    truth[4:11, 5:12, 3:9] = 2
+    truth[6:9, 7:10, 4:8] = 4
+    truth[7, 8, 5:7] = 1
+    for name in modalities:
+        image = rng.normal(100, 10, SHAPE) + 40 * (truth > 0)
+        image[:2] = 0
+        nib.save(nib.Nifti1Image(image.astype(np.float32), affine), folder / case / f"{case}_{name}.nii.gz")
+    if label:
+        nib.save(nib.Nifti1Image(truth, affine), folder / case / f"{case}_seg.nii.gz")
+    return case
+
+
+def make_evaluator(cohort: Path, output: Path, seed: int = 0, **kwargs) -> SubsetEvaluator:
+    torch.manual_seed(seed)
+    network = ModalityUNet(3, in_channels=4, out_channels=4, channels=(4, 8), deep_supervision=0)
+    options = {
+        "device": "cpu",
+        "network": network,
+        "data": EvaluationRecords(cohort, "brats2020"),
+        "preprocessing": eval_transforms(tuple(BRATS)),
+        "inferer": SubsetSweepInferer((16, 16, 16), sw_batch_size=4),
+        "modalities": tuple(BRATS),
+        "output_dir": output,
+        "resamples": 50,
+        "progress": False,
+        **kwargs,
+    }
+    return SubsetEvaluator(**options)
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in RESULTS}
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    for number in (1, 2, 3):
+        write_study(folder, number)
+    write_study(folder, 4, modalities=("flair", "t2"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(cohort, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("finished")
+    make_evaluator(cohort, output).run()
+    return output
+
+
+def test_one_row_per_case_subset_region_and_metric(finished):
+    table = pd.read_csv(finished / "metrics.csv", keep_default_na=False)
+    assert len(table) == (3 * 15 + 3) * 4 * 2
+    assert not table.duplicated(["case_id", "subset", "region", "metric"]).any()
+    assert list(table["region"].unique()) == ["WT", "TC", "ET", "ETpp"]
+    partial = table[table["case_id"] == "BraTS20_Training_004"]
+    assert list(partial["subset"].unique()) == ["t2", "flair", "flair+t2"]  # in the published order
+    assert list(partial["subset_id"].unique()) == [0, 3, 8]
+    assert set(partial["present"]) == {"flair+t2"}
+    assert set(table["unit"]) == {"1", "mm"}
+    assert table["value"].between(0, 400).all()
+
+
+def test_summary_says_what_the_numbers_are(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["protocol"] == "clinical"
+    assert (summary["n_cases"], summary["n_failed"], summary["failed"]) == (4, 0, [])
+    assert len(summary["checkpoint"]["sha256"]) == 64
+    assert set(summary["versions"]) >= {"medmap_monai", "torch", "monai"}
+    assert summary["regions"]["ETpp"] == {"classes": [3], "minimum_voxels": 500}
+    assert {s["n"] for s in summary["scores"] if s["subset"] == "flair+t2"} == {4}
+    assert {s["n"] for s in summary["scores"] if s["subset"] == "t1ce"} == {3}
+    assert set(summary["contribution"]["dice"]["WT"]) == set(BRATS)
+    assert "second" not in json.dumps(summary)  # nothing that differs from run to run
+
+
+def test_scores_are_those_of_a_forward_pass(cohort, finished):
+    evaluator = make_evaluator(cohort, finished)
+    record = evaluator.data()[0]
+    sample = evaluator.preprocessing(dict(record))
+    mask = torch.tensor([BRATS.mask("t1ce+t2")])
+    evaluator.network.eval()
+    with torch.no_grad():
+        logits = ModalitySlidingWindowInferer((16, 16, 16))(sample["image"][None], evaluator.network, mask)
+    found, truth = logits.argmax(1)[0] > 0, sample["label"][0] > 0
+    dice = float(2 * (found & truth).sum() / (found.sum() + truth.sum()))
+    table = pd.read_csv(finished / "metrics.csv")
+    row = table.query("case_id == @record['case_id'] and subset == 't1ce+t2' and region == 'WT' and metric == 'dice'")
+    assert float(row["value"].iloc[0]) == pytest.approx(dice, abs=2e-3)
+
+
+def test_one_empty_mask_uses_the_diagonal_of_the_file_in_mm(cohort, tmp_path):
+    evaluator = make_evaluator(cohort, tmp_path, subsets=["t1"], minimum_voxels={"ET": 10**6})
+    evaluator.run()
+    table = pd.read_csv(tmp_path / "metrics.csv").query("region == 'ETpp'")
+    diagonal = np.sqrt((np.array(SHAPE) ** 2 * np.array([1, 1, 4])).sum())
+    assert set(table["empty"]) == {"prediction"}
+    assert table.query("metric == 'hd95'")["value"].tolist() == pytest.approx([diagonal] * 3, abs=1e-6)
+    assert table.query("metric == 'dice'")["value"].tolist() == [0.0] * 3
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["n_cases"], summary["n_without_asked_subset"]) == (3, 1)  # the fourth has no T1, and is no failure
+
+
+class _Killed(BaseException):
+    pass
+
+
+def test_killed_and_restarted_gives_the_same_bytes(cohort, finished, tmp_path):
+    killed = make_evaluator(cohort, tmp_path)
+    calls = []
+
+    def preprocessing(record):
+        calls.append(record["case_id"])
+        if len(calls) == 3:
+            raise _Killed
+        return eval_transforms(tuple(BRATS))(record)
+
+    killed.preprocessing = preprocessing
+    with pytest.raises(_Killed):
+        killed.run()
+    assert not (tmp_path / "metrics.csv").exists()
+    assert len(list((tmp_path / "cases").glob("*.csv"))) == 2
+    again = make_evaluator(cohort, tmp_path)
+    done_again = []
+    again.preprocessing = lambda record: done_again.append(record["case_id"]) or eval_transforms(tuple(BRATS))(record)
+    again.run()
+    assert done_again == ["BraTS20_Training_003", "BraTS20_Training_004"]
+    assert results(tmp_path) == results(finished)
+
+
+@pytest.mark.parametrize("shards", [2, 3])
+def test_shards_merge_to_the_same_bytes(cohort, finished, tmp_path, shards):
+    for shard in reversed(range(shards)):
+        assert not (tmp_path / "metrics.csv").exists()
+        summary = make_evaluator(cohort, tmp_path, num_shards=shards, shard=shard).run()
+        assert (summary is None) == (shard > 0)
+    assert results(tmp_path) == results(finished)
+
+
+def test_ranks_of_torchrun_are_shards(cohort, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "2")
+    assert make_evaluator(cohort, tmp_path).run() is None
+    assert [p.name for p in (tmp_path / "cases").iterdir()] == ["BraTS20_Training_003.csv"]
+    with pytest.raises(ValueError, match="BraTS20_Training_001"):
+        make_evaluator(cohort, tmp_path, merge_only=True).run()
+
+
+def test_a_bad_study_is_a_row_of_failures_and_the_others_are_complete(tmp_path):
+    cohort, output = tmp_path / "cohort", tmp_path / "output"
+    good = write_study(cohort, 1)
+    broken, unlabelled = write_study(cohort, 2), write_study(cohort, 3, label=False)
+    (cohort / broken / f"{broken}_t2.nii.gz").write_bytes(b"not an image")
+    with pytest.raises(EvaluationIncompleteError, match="2 of 3 cases"):
+        make_evaluator(cohort, output).run()
+    with (output / "failures.csv").open() as file:
+        failures = {row["case_id"]: row for row in csv.DictReader(file)}
+    assert set(failures) == {broken, unlabelled}
+    assert failures[broken]["file"].endswith("_t2.nii.gz")
+    assert "cannot be read" in failures[broken]["reason"]
+    assert "label" in failures[unlabelled]["reason"]
+    assert set(pd.read_csv(output / "metrics.csv")["case_id"]) == {good}
+    assert json.loads((output / "summary.json").read_text())["failed"] == [broken, unlabelled]
+    (cohort / broken / f"{broken}_t2.nii.gz").unlink()  # absent is fine, and the case is tried again
+    with pytest.raises(EvaluationIncompleteError, match="1 of 3"):
+        make_evaluator(cohort, output).run()
+    assert set(pd.read_csv(output / "metrics.csv")["case_id"]) == {good, broken}
+
+
+def test_results_of_other_weights_are_refused(cohort, finished):
+    with pytest.raises(StaleResultsError, match=r"checkpoint\.sha256"):
+        make_evaluator(cohort, finished, seed=1).run()
+    with pytest.raises(StaleResultsError, match="protocol was"):
+        make_evaluator(cohort, finished, protocol="legacy").run()
+
+
+def test_checkpoint_is_loaded_and_named(cohort, tmp_path):
+    torch.manual_seed(5)
+    trained = ModalityUNet(3, in_channels=4, out_channels=4, channels=(4, 8), deep_supervision=0)
+    torch.save(trained.state_dict(), tmp_path / "model.pt")
+    evaluator = make_evaluator(cohort, tmp_path / "out", subsets=["t2"], checkpoint=tmp_path / "model.pt")
+    summary = evaluator.run() if len(evaluator.data()) == 4 else None
+    assert summary["checkpoint"]["file"] == "model.pt"
+    for ours, theirs in zip(evaluator.network.parameters(), trained.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    with pytest.raises(FileNotFoundError, match=r"absent\.pt"):
+        make_evaluator(cohort, tmp_path / "other", checkpoint=tmp_path / "absent.pt").run()
+
+
+def test_label_maps_are_kept_for_the_report(finished):
+    assert [p.name for p in (finished / "maps").iterdir()] == ["BraTS20_Training_001.npz"]
+    maps = read_case_maps(finished / "maps" / "BraTS20_Training_001.npz")
+    assert list(maps.predictions)[-1] == "flair+t1ce+t1+t2"
+    assert len(maps.predictions) == 15
+    assert maps.image.shape == (4, *maps.reference.shape)
+    assert maps.spacing == (1.0, 1.0, 2.0)
+    assert maps.classes[3] == "ET"
+    assert maps.reference.sum() == 2 * (7 * 7 * 6 - 3 * 3 * 4) + 3 * (3 * 3 * 4 - 2) + 2
+    assert maps.image.max() == 255
+
+
+def test_reliability_is_readable_for_predictions(finished):
+    quality = expected_quality(read_reliability(finished / "reliability.json"), "flair+t2")
+    assert quality.values["WT"].n == 4
+    assert quality.source.startswith("4 cases")
+
+
+def test_instantiation_needs_no_data_and_bad_arguments_are_named(tmp_path):
+    evaluator = make_evaluator(tmp_path / "absent", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(FileNotFoundError, match="absent"):
+        evaluator.run()
+    for kwargs, message in (
+        ({"protocol": "published"}, "clinical"),
+        ({"subsets": ["flair+ct"]}, "ct"),
+        ({"edge_cases": {"hd95_empty": "big"}}, "diagonal"),
+        ({"num_shards": 2, "shard": 2}, "shard"),
+        ({"data": []}, "no case"),
+        ({"data": [{"case_id": "a"}, {"case_id": "a"}]}, "unique"),
+        ({"data": [{"case_id": "a"}]}, "edition"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_evaluator(tmp_path / "absent", tmp_path / "out", **kwargs).run()
