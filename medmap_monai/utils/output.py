@@ -26,5 +26,5 @@ def require_writable(folder: str | os.PathLike[str]) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise OSError(f"output folder {path} is not writable ({error.strerror or error}); choose another one") from error
+        raise OSError(f"output folder {path} is not writable ({error.strerror or error}); choose another") from error
     return path

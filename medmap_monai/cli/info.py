@@ -1,0 +1,90 @@
+"""``medmap info``: what is installed, what a folder of studies holds, what a bundle needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def info(
+    studies: Path | None = typer.Argument(None, help="A study, a folder of studies or a manifest to look at."),
+    bundle: Path | None = typer.Option(None, "--bundle", "-b", help="A bundle to look at."),
+    edition: str | None = typer.Option(None, help="Edition of the studies (default: detected)."),
+) -> None:
+    """Show versions and data-set editions; or which modalities studies have; or what a bundle is.
+
+    Examples: medmap info · medmap info studies/ · medmap info --bundle bundles/brats_unet_dropout
+    """
+    from rich.console import Console
+
+    from medmap_monai.cli.errors import fail
+
+    console = Console()
+    try:
+        if studies is not None:
+            _show_studies(console, studies, edition)
+        if bundle is not None:
+            _show_bundle(console, bundle)
+    except (OSError, ValueError) as error:
+        fail(error)
+    if studies is None and bundle is None:
+        _show_installation(console)
+
+
+def _show_installation(console: Console) -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    from rich.table import Table
+
+    from medmap_monai.data.editions import EDITIONS
+
+    names = ("medmap-monai", "torch", "monai", "pytorch-ignite", "numpy", "nibabel", "SimpleITK")
+    for name in names:
+        try:
+            console.print(f"{name:16} {version(name)}")
+        except PackageNotFoundError:
+            console.print(f"{name:16} not installed")
+    table = Table("edition", "data set", "modalities", "label values -> classes")
+    for edition in EDITIONS.values():
+        labels = ", ".join(f"{value}: {edition.classes[index]}" for value, index in edition.labels.items())
+        table.add_row(edition.name, edition.title, " ".join(edition.modalities), labels)
+    console.print(table)
+
+
+def _show_studies(console: Console, source: Path, edition: str | None) -> None:
+    from rich.table import Table
+
+    from medmap_monai.data.cohort import scan_cohort
+
+    scan = scan_cohort(source, edition)
+    table = Table("case", *scan.edition.modalities, "label", title=f"{source}: {scan.edition.title}")
+    for study in scan.studies:
+        marks = ["yes" if name in study.images else "-" for name in scan.edition.modalities]
+        table.add_row(study.case_id, *marks, "yes" if study.label else "-")
+    console.print(table)
+    for error in scan.errors:
+        console.print(f"[red]{error}[/red]")
+
+
+def _show_bundle(console: Console, root: Path) -> None:
+    import json
+
+    metadata = root / "configs" / "metadata.json"
+    if not metadata.is_file():
+        raise FileNotFoundError(f"{root} is not a bundle: it has no {metadata.relative_to(root)}")
+    content = json.loads(metadata.read_text(encoding="utf-8"))
+    console.print(f"[bold]{content.get('name', root.name)}[/bold] {content['version']}\n{content['description']}")
+    image = content["network_data_format"]["inputs"]["image"]
+    pred = content["network_data_format"]["outputs"]["pred"]
+    console.print(f"modalities  {', '.join(image.get('channel_def', {}).values())}")
+    console.print(f"classes     {', '.join(pred.get('channel_def', {}).values())}")
+    configs = sorted(p.stem for p in (root / "configs").glob("*.json") if p.stem != "metadata")
+    console.print(f"configs     {', '.join(configs)}")
+    weights = root / "models" / "model.pt"
+    size = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else "none yet (train the bundle first)"
+    console.print(f"weights     {size}")
