@@ -234,7 +234,7 @@ class _Sweep:
 
     def _add(self, pairs: list[tuple[int, tuple[slice, ...]]], origin: int) -> None:
         """Predict the windows ``pairs`` (sample, place) from every subset and add them to the slab."""
-        windows = torch.stack([self.image[(sample, slice(None), *place)] for sample, place in pairs])
+        windows = torch.stack([self.image[sample][(slice(None), *place)] for sample, place in pairs])
         windows = windows.to(self.sw_device)
         rows = self.present[[sample for sample, _ in pairs]].to(self.sw_device) & self.masks.any(dim=0)
         shown = foreground(windows) & rows if self.options.skip_background else rows

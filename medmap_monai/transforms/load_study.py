@@ -114,6 +114,7 @@ class LoadStudy(Transform):
             "reference": names[0],
             "resampled": "+".join(resampled),
             "original_affine": reference.affine.copy(),
+            "original_shape": np.asarray(reference.data.shape),
             "spatial_shape": np.asarray(reference.data.shape),
             "original_channel_dim": 0,
             "original_dtype": str(reference.header.get_data_dtype()),

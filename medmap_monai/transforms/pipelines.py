@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from medmap_monai.transforms.intensity_jitter import RandIntensityJitterd
 from medmap_monai.transforms.load_study import LoadStudyd
 from medmap_monai.transforms.modality_dropout import RandModalityDropoutd
 from medmap_monai.transforms.plane_rotation import RandPlaneRotationd
+from medmap_monai.transforms.restore import RestoreToOriginald, SaveLabelMapd
 from medmap_monai.transforms.union_crop import UnionCropd
 from medmap_monai.transforms.union_normalize import UnionNormalized
 
@@ -162,6 +164,22 @@ def inference_transforms(
 ) -> Compose:
     """:func:`eval_transforms` that never looks at a label."""
     return eval_transforms(modalities, edition, protocol, resample, orientation, spacing, label="none")
+
+
+def save_transforms(
+    output_dir: str | os.PathLike[str], preprocessing: Compose | None = None, edition: str | Edition | None = None
+) -> Compose:
+    """Prediction -> label file on the study's own grid; ``pred`` becomes class indices there, ``saved_to`` the path.
+
+    Args:
+        output_dir: folder for the label files.
+        preprocessing: the pipeline that loads the studies; an edition given there decides the label values on disk.
+        edition: the same, given here.
+    """
+    loaders = [] if preprocessing is None else [t for t in preprocessing.transforms if isinstance(t, LoadStudyd)]
+    if edition is None and loaders:
+        edition = loaders[0].loader.edition
+    return Compose([RestoreToOriginald("pred"), SaveLabelMapd("pred", output_dir, edition)])
 
 
 def _grid(orientation: str | None, spacing: Sequence[float] | None) -> list[Any]:

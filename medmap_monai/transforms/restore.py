@@ -1,0 +1,197 @@
+"""From a prediction in model space to a label file on the grid of the study's own images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+
+from medmap_monai.data.editions import Edition, get_edition
+from medmap_monai.transforms.nifti_geometry import label_image
+from medmap_monai.transforms.resample import resample_to_grid
+from medmap_monai.utils.files import atomic_path
+from medmap_monai.utils.output import label_map_path
+
+_OUTSIDE_LOGIT = 10.0  # beyond what the network saw there is background
+
+
+class RestoreToOriginal(Transform):
+    """Bring a prediction back to the grid of the reference modality's file.
+
+    Works from the affine that the prediction carries, not from recorded operations: whatever cropped, padded, flipped,
+    reordered or resampled the image on the way in has left its trace there. Where the two grids share their voxels the
+    labels are copied exactly; otherwise (a changed voxel size) class scores are interpolated linearly before the
+    class is chosen, and label maps by nearest neighbour. What the model space does not cover is background.
+
+    Raises:
+        ValueError: when the prediction is no ``MetaTensor`` of a loaded study, so that its place is unknown.
+    """
+
+    def __call__(self, prediction: MetaTensor) -> MetaTensor:
+        """Class scores (K, X, Y, Z) or class indices (1, X, Y, Z) -> class indices uint8 (1, X0, Y0, Z0)."""
+        if not isinstance(prediction, MetaTensor) or "original_shape" not in prediction.meta:
+            raise ValueError(
+                "the prediction has lost the geometry of its study: network and inferer must keep MetaTensors, "
+                f"got {type(prediction).__name__}"
+            )
+        meta = dict(prediction.meta)
+        shape = tuple(int(n) for n in meta["original_shape"])
+        affine = np.asarray(meta["original_affine"], dtype=np.float64)
+        own_affine = np.asarray(prediction.affine, dtype=np.float64)
+        scores = prediction.detach().as_subclass(torch.Tensor).cpu()
+        to_model = np.linalg.inv(own_affine) @ affine
+        places = _shared_voxels(to_model, shape)
+        if places is not None:
+            classes = scores.argmax(dim=0) if scores.shape[0] > 1 else scores[0].round()
+            restored = _copy_voxels(classes.to(torch.uint8), places, shape)
+        elif scores.shape[0] == 1:
+            labels = scores[0].round().to(torch.uint8).numpy()
+            restored = torch.from_numpy(resample_to_grid(labels, own_affine, shape, affine, "nearest"))
+        else:
+            restored = _resample_scores(scores.float().numpy(), own_affine, shape, affine)
+        return MetaTensor(restored[None], affine=torch.from_numpy(affine.copy()), meta=meta)
+
+
+def _shared_voxels(to_model: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """``to_model`` (original voxel -> model voxel) as whole numbers where it is a reordering of axes and a shift.
+
+    None where voxels do not coincide to a hundredth over the whole grid.
+    """
+    whole = np.rint(to_model)
+    turn = np.abs(whole[:3, :3])
+    if not ((turn.sum(axis=0) == 1).all() and (turn.sum(axis=1) == 1).all()):
+        return None
+    corners = np.array([[*corner, 1.0] for corner in product(*((0, n - 1) for n in shape))]).T
+    apart = np.abs((to_model - whole) @ corners).max()
+    return whole.astype(np.int64) if apart < 0.01 else None
+
+
+def _copy_voxels(classes: torch.Tensor, to_model: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
+    """``classes`` in model space on the original grid: axes reordered and flipped, cut, filled with background."""
+    model_axis = [int(np.flatnonzero(to_model[:3, axis])[0]) for axis in range(3)]
+    moved = classes.permute(model_axis)
+    source, target = [], []
+    for axis, size in enumerate(shape):
+        step = int(to_model[model_axis[axis], axis])
+        shift = int(to_model[model_axis[axis], 3])
+        extent = moved.shape[axis]
+        if step < 0:
+            moved = moved.flip(axis)
+        start = -shift if step > 0 else shift - (extent - 1)  # original index of the first model voxel
+        first, last = max(start, 0), max(min(start + extent, size), max(start, 0))
+        target.append(slice(first, last))
+        source.append(slice(first - start, last - start))
+    restored = torch.zeros(shape, dtype=torch.uint8)
+    restored[tuple(target)] = moved[tuple(source)]
+    return restored
+
+
+def _resample_scores(
+    scores: np.ndarray, affine: np.ndarray, shape: tuple[int, ...], target_affine: np.ndarray
+) -> torch.Tensor:
+    """Class of the highest linearly interpolated score, one class at a time to save memory."""
+    best = resample_to_grid(scores[0], affine, shape, target_affine, fill=_OUTSIDE_LOGIT)
+    classes = np.zeros(shape, dtype=np.uint8)
+    for index in range(1, len(scores)):
+        score = resample_to_grid(scores[index], affine, shape, target_affine)
+        higher = score > best
+        classes[higher] = index
+        best = np.where(higher, score, best)
+    return torch.from_numpy(classes)
+
+
+class RestoreToOriginald(MapTransform):
+    """Dictionary version of :class:`RestoreToOriginal`."""
+
+    def __init__(self, keys: KeysCollection = "pred", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.restore = RestoreToOriginal()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = self.restore(item[key])
+        return item
+
+
+class SaveLabelMap(Transform):
+    """Write class indices on the original grid as a NIfTI file with the edition's label values on disk.
+
+    The file appears under its name only when it is complete. Affine, geometry codes and units are those of the
+    reference modality's file, bit for bit.
+
+    Args:
+        output_dir: folder; files are named by :func:`medmap_monai.utils.output.label_map_path`.
+        edition: edition whose label values to write; None: the one that the study names.
+    """
+
+    def __init__(self, output_dir: str | os.PathLike[str], edition: str | Edition | None = None) -> None:
+        self.output_dir = Path(output_dir)
+        self.edition = None if edition is None else get_edition(edition)
+
+    def __call__(self, label_map: MetaTensor) -> Path:
+        """Write ``label_map`` (1, X, Y, Z), as :class:`RestoreToOriginal` gives it, and return the file's path."""
+        meta = label_map.meta
+        case_id = str(meta["case_id"])
+        if Path(case_id).name != case_id:
+            raise ValueError(f"case id {case_id!r} cannot be part of a file name")
+        shape = tuple(int(n) for n in meta["original_shape"])
+        if tuple(label_map.shape) != (1, *shape):
+            raise ValueError(
+                f"case {case_id}: label map has shape {tuple(label_map.shape)}, restore it to {shape} first"
+            )
+        edition = self.edition or get_edition(str(meta["edition"]))
+        values = disk_label_values(label_map[0].as_subclass(torch.Tensor).cpu().numpy(), edition)
+        path = label_map_path(self.output_dir, case_id)
+        with atomic_path(path) as temporary:
+            nib.save(label_image(values, np.asarray(meta["original_affine"]), meta.get("nifti_geometry")), temporary)
+        return path
+
+
+def disk_label_values(classes: np.ndarray, edition: Edition) -> np.ndarray:
+    """Class indices -> the edition's values on disk, in the smallest integer type that NIfTI readers share."""
+    values = edition.disk_values
+    unknown = sorted(set(np.unique(classes).tolist()) - set(values) - {0})
+    if unknown:
+        raise ValueError(f"classes {unknown} have no label value in edition {edition}, which has {sorted(values)}")
+    highest = max(values.values(), default=0)
+    dtype = np.uint8 if highest <= 255 else np.int16 if highest <= 32767 else np.int32
+    table = np.zeros(max(values, default=0) + 1, dtype=dtype)
+    for index, value in values.items():
+        table[index] = value
+    return table[classes.astype(np.intp)]
+
+
+class SaveLabelMapd(MapTransform):
+    """Dictionary version of :class:`SaveLabelMap`; the file's path is put under ``saved_key``."""
+
+    def __init__(
+        self,
+        keys: KeysCollection = "pred",
+        output_dir: str | os.PathLike[str] = ".",
+        edition: str | Edition | None = None,
+        saved_key: Hashable = "saved_to",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.save = SaveLabelMap(output_dir, edition)
+        self.saved_key = saved_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[self.saved_key] = str(self.save(item[key]))
+        return item
+
+
+RestoreToOriginalD = RestoreToOriginalDict = RestoreToOriginald
+SaveLabelMapD = SaveLabelMapDict = SaveLabelMapd
