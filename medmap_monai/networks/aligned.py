@@ -95,6 +95,7 @@ class AlignedNetwork(ModalityNetwork):
         super().__init__(network.spatial_dims, network.modalities, network.out_channels, network.stride, [])
         del self.encoders  # the property below: one set of encoders, under one name in the state dict
         self.network = network
+        self.has_unimodal_decoder = network.has_unimodal_decoder
         self.anchor = str(look_up_option(anchor, AnchorType))
         self.training_source = str(look_up_option(training_source, TrainingSource))
         self.inference_scale = str(look_up_option(inference_scale, InferenceScale))
@@ -198,6 +199,14 @@ class AlignedNetwork(ModalityNetwork):
             return self.network.decode(features, modality_mask)
         visible = self.visible_masks(modality_mask, len(features.pyramid))
         return self.network.decode(self.fill(features, modality_mask), visible)
+
+    @torch.jit.unused
+    def student_mask(self, one_hot: Tensor, modality_mask: Tensor) -> Tensor:
+        return self.network.student_mask(one_hot, modality_mask)
+
+    @torch.jit.unused
+    def decode_unimodal(self, features: ModalityFeatures, sample: Tensor, modality: Tensor) -> Tensor:
+        return self.network.decode_unimodal(features, sample, modality)
 
     def visible_masks(self, modality_mask: Tensor, depth: int) -> Tensor:
         """Masks per level (B, L, M): at replaced levels a row with any modality sees them all."""
