@@ -14,26 +14,27 @@ import numpy as np
 import pandas as pd
 import torch
 from monai.data import DataLoader
-from monai.data.utils import affine_to_spacing, no_collation
+from monai.data.utils import no_collation
 from monai.engines import SupervisedEvaluator
 from monai.utils import look_up_option
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from medmap_monai.data.editions import Edition, get_edition
 from medmap_monai.data.evaluation_records import RecordSource
 from medmap_monai.data.study import StudyError
-from medmap_monai.data.study_dataset import ERROR, find_study_error
+from medmap_monai.data.study_dataset import ERROR
 from medmap_monai.engines.case_maps import cut_case, write_case_maps
 from medmap_monai.engines.evaluation_progress import EvaluationProgress
+from medmap_monai.engines.evaluation_samples import FILE, EvaluationSamples, failure_of, label_geometry
 from medmap_monai.engines.fingerprint import file_sha256, software_versions, weights_sha256
 from medmap_monai.engines.results_store import FAILURES_FILE, METRICS_FILE, SUMMARY_FILE, ResultsStore
 from medmap_monai.engines.training_checkpoint import load_model
 from medmap_monai.inferers.subset_sweep import SubsetSweepInferer
 from medmap_monai.metrics.bootstrap import DEFAULT_RESAMPLES
 from medmap_monai.metrics.edge_cases import EdgeCases
+from medmap_monai.metrics.lesion_wise import LESION_UNITS, lesion_scores
 from medmap_monai.metrics.region_scores import METRIC_UNITS, RegionScore, region_scores
-from medmap_monai.metrics.regions import make_regions
+from medmap_monai.metrics.regions import Region, make_regions
 from medmap_monai.metrics.reliability import RELIABILITY_FILE, write_reliability
 from medmap_monai.metrics.summary import summarise
 from medmap_monai.modalities import Modalities
@@ -76,6 +77,7 @@ class SubsetEvaluator:
             Default: ET 500, where there is an ET.
         protocol: ``clinical`` or ``legacy``; names the preprocessing and windows that were configured.
         subsets: subset names to evaluate; default all. Of a study only subsets of what it has are evaluated.
+        lesion_wise: add lesion-wise scores (needs the extra ``lesions``).
         edge_cases: an :class:`EdgeCases` or its arguments, for example ``{"hd95_empty": "1.0"}``.
         checkpoint: weights to load, strictly, before the evaluation; None takes the network as it is.
         data_name: what the data are, for the headings of the report.
@@ -109,6 +111,7 @@ class SubsetEvaluator:
         protocol: str = "clinical",
         subsets: Sequence[str] | None = None,
         edge_cases: EdgeCases | Mapping[str, Any] | None = None,
+        lesion_wise: bool = False,
         checkpoint: str | os.PathLike[str] | None = None,
         data_name: str = "",
         synthetic: bool = False,
@@ -139,6 +142,7 @@ class SubsetEvaluator:
         wanted = None if subsets is None else {self.modalities.mask(name) for name in subsets}
         self.subset_masks = [mask for mask in masks if wanted is None or mask in wanted]
         self.edge_cases = edge_cases if isinstance(edge_cases, EdgeCases) else EdgeCases(**(edge_cases or {}))
+        self.lesion_wise = lesion_wise
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.data_name = data_name
         self.synthetic = synthetic
@@ -169,8 +173,9 @@ class SubsetEvaluator:
         """
         records = self._records()
         edition = self._edition_of(records)
-        self._load_checkpoint()
-        self._regions = make_regions(self._region_classes(edition), self._minimum_voxels(edition))
+        if self.checkpoint is not None and not self.merge_only:
+            load_model(self.network, self.checkpoint)
+        self._regions = self._make_regions(edition)
         self._classes = edition.classes if edition else ()
         store = ResultsStore(self.output_dir, self._settings())
         cases = [str(record["case_id"]) for record in records]
@@ -204,22 +209,12 @@ class SubsetEvaluator:
             raise ValueError(f"give edition or regions: the studies name {sorted(found) or 'no edition'}")
         return None
 
-    def _region_classes(self, edition: Edition | None) -> Mapping[str, Sequence[int]]:
-        if self.regions is not None:
-            return self.regions
-        assert edition is not None  # _edition_of raises otherwise
-        return edition.regions
-
-    def _minimum_voxels(self, edition: Edition | None) -> Mapping[str, int]:
-        if self.minimum_voxels is not None:
-            return self.minimum_voxels
-        names = self._region_classes(edition)
-        return {name: count for name, count in PUBLISHED_MINIMUM_VOXELS.items() if name in names}
-
-    def _load_checkpoint(self) -> None:
-        if self.checkpoint is None or self.merge_only:
-            return
-        load_model(self.network, self.checkpoint)
+    def _make_regions(self, edition: Edition | None) -> list[Region]:
+        classes = self.regions if self.regions is not None else edition.regions if edition else {}
+        minimum = self.minimum_voxels
+        if minimum is None:
+            minimum = {name: count for name, count in PUBLISHED_MINIMUM_VOXELS.items() if name in classes}
+        return make_regions(classes, minimum)
 
     def _settings(self) -> dict[str, Any]:
         """Everything that changes a score; a folder holds the scores of one such set only."""
@@ -239,7 +234,7 @@ class SubsetEvaluator:
                 r.name: {"classes": list(r.classes), "minimum_voxels": r.minimum_voxels} for r in self._regions
             },
             "edge_cases": self.edge_cases.as_dict(),
-            "metrics": METRIC_UNITS,
+            "metrics": METRIC_UNITS | (LESION_UNITS if self.lesion_wise else {}),
             "data": self.data_name,
             "synthetic": self.synthetic,
             "versions": software_versions(),
@@ -258,7 +253,10 @@ class SubsetEvaluator:
         if not pending:
             return
         loader = DataLoader(
-            _Samples(pending, self.preprocessing), batch_size=1, num_workers=self.num_workers, collate_fn=no_collation
+            EvaluationSamples(pending, self.preprocessing),
+            batch_size=1,
+            num_workers=self.num_workers,
+            collate_fn=no_collation,
         )
         self.network.to(self.device)
         with EvaluationProgress(len(pending), len(records) - len(pending), self.progress) as progress:
@@ -285,13 +283,13 @@ class SubsetEvaluator:
     ) -> tuple[str, str] | None:
         """Score one case; the (file, reason) of a failure is returned, so that the others go on."""
         if ERROR in sample:
-            return str(sample.get("file", "")), str(sample[ERROR])
+            return str(sample.get(FILE, "")), str(sample[ERROR])
         try:
             with engine.mode(self.network), torch.autocast(self.device.type, enabled=self.amp):
                 scores, maps = self._score(case_id, sample)
         except Exception as error:
             _log.debug("case %s failed", case_id, exc_info=True)
-            return _failure(error)
+            return failure_of(error)
         if maps:
             self._keep(store, case_id, sample, maps)
         present = self.modalities.subset_name(sample["present_mask"].tolist())
@@ -309,13 +307,15 @@ class SubsetEvaluator:
             _log.info("case %s has none of the asked subsets", case_id)
             return [], {}
         label = sample["label"]
-        spacing, grid = _geometry(label)
+        spacing, diagonal = label_geometry(label)
         reference = torch.as_tensor(label)[0].as_subclass(Tensor).cpu()
         scores, maps = [], {}
         for mask, prediction in self._sweep(sample, masks):
             number, name = self.modalities.subset_id(mask), self.modalities.subset_name(mask)
-            for score in region_scores(prediction, reference, self._regions, spacing, self.edge_cases, grid):
-                scores.append((number, name, sum(mask), score))
+            found = region_scores(prediction, reference, self._regions, spacing, self.edge_cases, diagonal)
+            if self.lesion_wise:
+                found += lesion_scores(prediction, reference, self._regions)
+            scores += [(number, name, sum(mask), score) for score in found]
             if case_id in self._kept_cases:
                 maps[name] = prediction.numpy().astype(np.uint8)
         return scores, maps
@@ -334,7 +334,7 @@ class SubsetEvaluator:
     def _keep(self, store: ResultsStore, case_id: str, sample: dict[str, Any], maps: dict[str, np.ndarray]) -> None:
         image = torch.as_tensor(sample["image"]).as_subclass(Tensor).cpu().float().numpy()
         reference = torch.as_tensor(sample["label"])[0].as_subclass(Tensor).cpu().numpy()
-        spacing, _ = _geometry(sample["label"])
+        spacing = label_geometry(sample["label"]).spacing
         cut = cut_case(case_id, self.modalities.names, image, reference, maps, spacing, self._classes)
         write_case_maps(cut, store.maps_path(case_id))
 
@@ -375,38 +375,6 @@ class SubsetEvaluator:
         return summary
 
 
-class _Samples(Dataset[dict[str, Any]]):
-    """Preprocessed records; one that cannot be loaded becomes a sample that holds ``error`` and ``file``."""
-
-    def __init__(self, records: Sequence[Record], preprocessing: Callable[[dict[str, Any]], Any]) -> None:
-        self.records = records
-        self.preprocessing = preprocessing
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        record = dict(self.records[index])
-        if ERROR in record:
-            return record
-        try:
-            return {**self.preprocessing(record), "case_id": record["case_id"]}
-        except Exception as error:
-            file, reason = _failure(error)
-            return {"case_id": record["case_id"], ERROR: reason, "file": file}
-
-
-def _failure(error: Exception) -> tuple[str, str]:
-    """File (or '') and reason of a failed case."""
-    study = find_study_error(error)
-    if study is not None:
-        return str(study.path or ""), study.message
-    root: BaseException = error
-    while root.__cause__ is not None:  # MONAI wraps what a transform raises
-        root = root.__cause__
-    return "", f"{type(root).__name__}: {root}"
-
-
 def _describe_inferer(inferer: SubsetSweepInferer) -> dict[str, Any]:
     """The settings of the windows that change a score."""
     return {
@@ -416,14 +384,3 @@ def _describe_inferer(inferer: SubsetSweepInferer) -> dict[str, Any]:
         "blend": inferer.blend,
         "skip_background": inferer.skip_background,
     }
-
-
-def _geometry(label: Any) -> tuple[tuple[float, ...], tuple[int, ...] | None]:
-    """Spacing in mm of the map that is scored, and the shape of the grid it was cut from."""
-    dims = label.ndim - 1
-    affine = getattr(label, "affine", None)
-    if affine is None:
-        return (1.0,) * dims, None
-    spacing = tuple(float(s) for s in affine_to_spacing(torch.as_tensor(affine), r=dims))
-    shape = label.meta.get("spatial_shape")
-    return spacing, None if shape is None else tuple(int(n) for n in shape)

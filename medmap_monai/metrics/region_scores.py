@@ -35,7 +35,7 @@ def region_scores(
     regions: Sequence[Region],
     spacing: Sequence[float],
     edge_cases: EdgeCases | None = None,
-    grid_shape: Sequence[int] | None = None,
+    diagonal: float | None = None,
 ) -> list[RegionScore]:
     """Scores of one prediction, region by region, Dice before HD95.
 
@@ -47,8 +47,8 @@ def region_scores(
         regions: what to score.
         spacing: mm per voxel along each axis.
         edge_cases: scores of empty regions.
-        grid_shape: voxels of the whole image grid, for the ``diagonal`` policy; default is the shape of the maps,
-            which is smaller when they come from a cropped volume.
+        diagonal: physical diagonal in mm of the whole image grid, for the policy of that name; default is that of the
+            maps, which is smaller when they come from a cropped volume.
 
     Raises:
         ValueError: when the shapes differ or spacing has the wrong number of entries.
@@ -57,7 +57,7 @@ def region_scores(
     if prediction.shape != reference.shape:
         raise ValueError(f"prediction {list(prediction.shape)} and reference {list(reference.shape)} differ in shape")
     policy = edge_cases or EdgeCases()
-    diagonal = grid_diagonal(tuple(grid_shape) if grid_shape is not None else tuple(prediction.shape), spacing)
+    worst = grid_diagonal(tuple(prediction.shape), spacing) if diagonal is None else diagonal
     box = foreground_box(prediction, reference)
     prediction, reference = prediction[box], reference[box]
     scores = []
@@ -66,7 +66,7 @@ def region_scores(
         found, truth = predicted_mask(prediction, region), region_mask(reference, region)
         key = (region.classes, bool(found.any()))  # a post-processed region mostly equals its original
         if key not in known:
-            known[key] = _dice_and_distance(found, truth, spacing, policy, diagonal)
+            known[key] = _dice_and_distance(found, truth, spacing, policy, worst)
         dice, distance, empty = known[key]
         scores.append(RegionScore(region.name, DICE, dice, METRIC_UNITS[DICE], empty.value))
         scores.append(RegionScore(region.name, HD95, distance, METRIC_UNITS[HD95], empty.value))

@@ -88,7 +88,9 @@ def test_policy_for_one_empty_mask(policy, expected):
         (torch.zeros_like(prediction), reference, "prediction"),
         (prediction, torch.zeros_like(reference), "reference"),
     ):
-        scores = region_scores(found, truth, region, (1, 1, 1), EdgeCases(hd95_empty=policy), (240, 240, 155))
+        scores = region_scores(
+            found, truth, region, (1, 1, 1), EdgeCases(hd95_empty=policy), grid_diagonal((240, 240, 155), (1, 1, 1))
+        )
         assert {s.empty for s in scores} == {empty}
         assert _table(scores, "dice") == {"WT": 0.0}
         np.testing.assert_equal(_table(scores, "hd95")["WT"], expected)

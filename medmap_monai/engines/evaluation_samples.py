@@ -1,0 +1,86 @@
+"""Samples of an evaluation: preprocessed studies, or why one cannot be used; and their physical size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from monai.data.utils import affine_to_spacing
+from torch.utils.data import Dataset
+
+from medmap_monai.data.study_dataset import ERROR, find_study_error
+from medmap_monai.metrics.edge_cases import grid_diagonal
+
+FILE = "file"
+
+
+class EvaluationSamples(Dataset[dict[str, Any]]):
+    """Preprocessed records; one that cannot be loaded becomes ``{"case_id", "error", "file"}``.
+
+    Unlike :class:`~medmap_monai.data.study_dataset.StudyDataset` every fault of a case stays with the case: in an
+    evaluation of hours no single file may end the run.
+
+    Args:
+        records: ``{"case_id", "study", ...}``; one that holds ``error`` is passed on.
+        preprocessing: record -> sample.
+    """
+
+    def __init__(
+        self, records: Sequence[Mapping[str, Any]], preprocessing: Callable[[dict[str, Any]], Mapping[Any, Any]]
+    ) -> None:
+        self.records = records
+        self.preprocessing = preprocessing
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = dict(self.records[index])
+        if ERROR in record:
+            return record
+        try:
+            return {**self.preprocessing(record), "case_id": record["case_id"]}
+        except Exception as error:
+            file, reason = failure_of(error)
+            return {"case_id": record["case_id"], ERROR: reason, FILE: file}
+
+
+def failure_of(error: Exception) -> tuple[str, str]:
+    """File (or '') and reason of a failed case."""
+    study = find_study_error(error)
+    if study is not None:
+        return str(study.path or ""), study.message
+    root: BaseException = error
+    while root.__cause__ is not None:  # MONAI wraps what a transform raises
+        root = root.__cause__
+    return "", f"{type(root).__name__}: {root}"
+
+
+class Geometry(NamedTuple):
+    """``spacing``: mm per voxel of the map that is scored; ``diagonal``: mm, of the image grid as it was loaded."""
+
+    spacing: tuple[float, ...]
+    diagonal: float
+
+
+def label_geometry(label: Any) -> Geometry:
+    """Geometry of a label (1, ...); voxels of 1 mm where it carries no affine.
+
+    The diagonal is that of the file and not of what a crop left of it, so that a case's worst HD95 does not depend on
+    the preprocessing.
+    """
+    dims = label.ndim - 1
+    if not hasattr(label, "affine"):
+        spacing = (1.0,) * dims
+        return Geometry(spacing, grid_diagonal(tuple(label.shape[1:]), spacing))
+    spacing = _spacing(label.affine, dims)
+    shape, affine = label.meta.get("spatial_shape"), label.meta.get("original_affine")
+    if shape is None or affine is None:
+        return Geometry(spacing, grid_diagonal(tuple(label.shape[1:]), spacing))
+    size = tuple(int(n) for n in shape)
+    return Geometry(spacing, grid_diagonal(size, _spacing(affine, len(size))))
+
+
+def _spacing(affine: Any, dims: int) -> tuple[float, ...]:
+    return tuple(float(s) for s in affine_to_spacing(torch.as_tensor(affine), r=dims))
