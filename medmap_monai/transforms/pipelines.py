@@ -17,6 +17,7 @@ from monai.transforms import (
     RandSpatialCropd,
     Spacingd,
     SpatialPadd,
+    SqueezeDimd,
 )
 from monai.utils import ensure_tuple_rep, look_up_option
 
@@ -69,7 +70,7 @@ def train_transforms(
         mode: ``pdt``: everything on disk is used, ``modality_mask`` is drawn anew each time. ``idt``: each case keeps
             the subset that the split (``available`` in the item), ``subsets`` or ``missing_rates`` give it, and what
             lies outside is zero. ``idt_drop``: the same, and ``modality_mask`` is a random part of that subset.
-        roi_size: random crop in voxels; None keeps whole volumes.
+        roi_size: random crop in voxels (``spatial_dims`` numbers, or one for all); None keeps whole volumes or slices.
         augment: ``published``: plane rotation, intensity jitter per slice, flips. ``light``: intensity jitter per
             modality, flips. ``none``.
         dropout_rates, dropout_prob: see ``RandModalityDropout`` (modes ``pdt`` and ``idt_drop``).
@@ -80,7 +81,7 @@ def train_transforms(
         spacing: voxel size in mm; None keeps it.
         crop_foreground: with ``roi_size`` in the clinical protocol, cut background away first, so that random crops
             see tissue.
-        spatial_dims: 2 for items that hold slices (M, H, W) after a slicing transform.
+        spatial_dims: 2 for networks that work on slices: each time, one random slice along the last axis is drawn.
 
     Returns:
         transforms from ``{"study", "available"?, ...}`` to ``image`` float32 (M, ...), ``label`` uint8 (1, ...),
@@ -116,12 +117,17 @@ def train_transforms(
                 )
             )
         steps.append(NormalizeIntensityd("image", nonzero=True, channel_wise=True))
-    roi = None if roi_size is None else ensure_tuple_rep(roi_size, spatial_dims)
-    if roi is not None:
-        steps.append(SpatialPadd(_IMAGE_AND_LABEL, spatial_size=roi))
+    look_up_option(spatial_dims, (2, 3))
+    crop = ensure_tuple_rep(-1 if roi_size is None else roi_size, spatial_dims)  # -1: as large as the volume
+    if spatial_dims == 2:
+        crop = (*crop, 1)
+    if roi_size is not None:
+        steps.append(SpatialPadd(_IMAGE_AND_LABEL, spatial_size=crop))
     steps.append(_typed(track_meta=False))
-    if roi is not None:
-        steps.append(RandSpatialCropd(_IMAGE_AND_LABEL, roi_size=roi, random_size=False))
+    if max(crop) > 0:
+        steps.append(RandSpatialCropd(_IMAGE_AND_LABEL, roi_size=crop, random_size=False))
+    if spatial_dims == 2:
+        steps.append(SqueezeDimd(_IMAGE_AND_LABEL, dim=-1))
     steps += _augmentation(augment, legacy, spatial_dims)
     steps.append(_typed(track_meta=False))  # MONAI's spatial transforms make MetaTensors again
     if mode != "idt":
@@ -204,7 +210,9 @@ def _augmentation(augment: str, legacy: bool, spatial_dims: int) -> list[Any]:
     if augment == "published":
         # the published fill of images is -1, an arbitrary z-score; labels are always filled with background
         steps.append(RandPlaneRotationd(_IMAGE_AND_LABEL, fill=(-1.0 if legacy else 0.0, 0)))
-        steps.append(RandIntensityJitterd("image", per="slice", nonzero=not legacy))
+        # per slice of the first axis, as published; a row of a single slice is no slice
+        per = "slice" if spatial_dims == 3 else "channel"
+        steps.append(RandIntensityJitterd("image", per=per, nonzero=not legacy))
     else:
         steps.append(RandIntensityJitterd("image", per="channel"))
     return steps + [RandFlipd(_IMAGE_AND_LABEL, prob=0.5, spatial_axis=axis) for axis in range(spatial_dims)]
