@@ -14,15 +14,19 @@ class LabelMaps(NamedTuple):
     class_index: class of every voxel, int64 (B, V).
     one_hot: the same as 0/1 in floating point, (B, K, V).
     counts: voxels per class, (B, K).
+    size: the spatial size.
     """
 
     class_index: Tensor
     one_hot: Tensor
     counts: Tensor
+    size: torch.Size
 
     def rows(self, sample: Tensor) -> LabelMaps:
         """The label of each row in ``sample`` (R,); one row that broadcasts where the batch has only one."""
-        return LabelMaps(*(rows_of(maps, sample) for maps in self))
+        return LabelMaps(
+            rows_of(self.class_index, sample), rows_of(self.one_hot, sample), rows_of(self.counts, sample), self.size
+        )
 
 
 def rows_of(values: Tensor, sample: Tensor) -> Tensor:
@@ -49,7 +53,7 @@ def label_maps(label: Tensor, classes: int, dtype: torch.dtype = torch.float32) 
         raise ValueError(f"label holds classes {lowest}..{highest}; the prediction has {classes}: 0..{classes - 1}")
     one_hot = torch.zeros(index.shape[0], classes, index.shape[1], dtype=dtype, device=label.device)
     one_hot.scatter_(1, index.unsqueeze(1), 1.0)
-    return LabelMaps(index, one_hot, one_hot.sum(2))
+    return LabelMaps(index, one_hot, one_hot.sum(2), label.shape[2:])
 
 
 def full_precision(values: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from monai.utils import LossReduction, look_up_option
 from torch import Tensor, nn
 
@@ -94,22 +93,21 @@ class WeightedCEDiceLoss(nn.Module):
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Loss of ``logits`` (B, K, ...) against ``label``, class indices (B, 1, ...)."""
         maps = label_maps(label, logits.shape[1], full_precision(logits).dtype)
-        values = self.rows(logits, maps, label.shape[2:])
+        values = self.rows(logits, maps)
         if self.reduction == LossReduction.MEAN:
             return values.mean()
         return values.sum() if self.reduction == LossReduction.SUM else values
 
-    def rows(self, logits: Tensor, label: LabelMaps, size: torch.Size) -> Tensor:
+    def rows(self, logits: Tensor, label: LabelMaps) -> Tensor:
         """One value per row: (R,).
 
         Args:
             logits: (R, K, ...), at their own resolution.
             label: R rows, or one that all rows share.
-            size: spatial size of the label.
         """
         logits = full_precision(logits)
         maps = logits if self.probabilities else logits.softmax(1)
-        probabilities = upsample_linear(maps, size).flatten(2)
+        probabilities = upsample_linear(maps, label.size).flatten(2)
         true = probabilities * label.one_hot  # shared by both terms; not kept for backward
         value = probabilities.new_zeros(probabilities.shape[0])
         if self.ce_weight:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+from monai.utils import StrEnum, look_up_option
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from medmap_monai.networks.base import DecoderOutput, ModalityFeatures, ModalityNetwork
+from medmap_monai.networks.aligned import AlignedNetwork
+from medmap_monai.networks.base import DecoderOutput, ModalityFeatures, ModalityNetwork, take_rows, zero_absent
+
+
+class StudentMode(StrEnum):
+    """How students run; the numbers are the same apart from the random numbers that dropout draws."""
+
+    BATCHED = "batched"  # all as one batch: fastest
+    SEQUENTIAL = "sequential"  # one modality after the other: smaller temporaries
+    CHECKPOINT = "checkpoint"  # likewise, and each is computed again in backward: least memory, most time
 
 
 class StudentRows(NamedTuple):
     """Decoder outputs of students: one row per (sample, modality) pair.
 
-    output: the decoder output, R rows.
+    output: the decoder output, R rows; of ``features`` the finest only, and no ``fused``.
     sample: (R,) index of the batch row that each student belongs to.
     modality: (R,) index of the one modality that it sees.
     """
@@ -23,29 +35,99 @@ class StudentRows(NamedTuple):
     modality: Tensor
 
 
-def take_rows(features: ModalityFeatures, rows: Tensor) -> ModalityFeatures:
-    """The features of ``rows`` (R,), repeated rows allowed."""
-    return ModalityFeatures(
-        [level.index_select(0, rows) for level in features.pyramid],
-        None if features.tokens is None else features.tokens.index_select(0, rows),
-        [level.index_select(0, rows) for level in features.projected],
-        None if features.present is None else features.present.index_select(0, rows),
+def map_students(
+    network: ModalityNetwork,
+    features: ModalityFeatures,
+    student_mask: Tensor,
+    use: Callable[[DecoderOutput, Tensor], Sequence[Tensor]],
+    mode: str = StudentMode.BATCHED,
+    visible: Tensor | None = None,
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Decode students and reduce each one's output to what ``use`` keeps of it.
+
+    With ``mode="checkpoint"`` decoding and ``use`` are computed again in backward, so that only one modality's
+    student is in memory at a time.
+
+    Args:
+        network: the network whose fused decoder the students share.
+        features: features of :meth:`ModalityNetwork.encode`, B rows; prepared features are reused.
+        student_mask: bool (B, M), the (sample, modality) pairs to decode.
+        use: ``use(output, sample)`` for R students, with ``sample`` (R,) the batch row of each; returns tensors whose
+            first axis is R.
+        mode: see :class:`StudentMode`.
+        visible: bool (B, M), what the fused path sees; only the published student paths of some backbones look at it
+            (:meth:`ModalityNetwork.student_mask`). None means ``student_mask``.
+
+    Returns:
+        the tensors of ``use`` for all students, and ``sample`` and ``modality`` (R,) of each.
+
+    Raises:
+        ValueError: when ``student_mask`` is False everywhere, or for an unknown mode.
+    """
+    how = look_up_option(mode, StudentMode)
+    sample, modality = torch.nonzero(student_mask, as_tuple=True)
+    if sample.numel() == 0:
+        raise ValueError("student_mask is False everywhere: no student can be decoded")
+    chunks = [(sample, modality)]
+    if how != StudentMode.BATCHED:
+        order = torch.argsort(modality, stable=True)
+        sizes = student_mask.sum(0).tolist()
+        pairs = zip(sample[order].split(sizes), modality[order].split(sizes), strict=True)
+        chunks = [(s, m) for s, m in pairs if s.numel() > 0]
+
+    def run(rows: Tensor, seen: Tensor) -> tuple[Tensor, ...]:
+        one_hot = torch.nn.functional.one_hot(seen, student_mask.shape[1]).to(torch.bool)
+        fused_sees = student_mask if visible is None else visible
+        return tuple(use(_decode_alone(network, features, rows, one_hot, fused_sees), rows))
+
+    if how == StudentMode.CHECKPOINT and torch.is_grad_enabled():
+        parts = [checkpoint(run, s, m, use_reentrant=False) for s, m in chunks]
+    else:
+        parts = [run(s, m) for s, m in chunks]
+    results = list(parts[0]) if len(parts) == 1 else [torch.cat(values) for values in zip(*parts, strict=True)]
+    return results, torch.cat([s for s, _ in chunks]), torch.cat([m for _, m in chunks])
+
+
+def _decode_alone(
+    network: ModalityNetwork, features: ModalityFeatures, rows: Tensor, one_hot: Tensor, visible: Tensor
+) -> DecoderOutput:
+    """Decode each of ``rows`` (R,) from the one modality that ``one_hot`` (R, M) names."""
+    mask = network.student_mask(one_hot, visible.index_select(0, rows))
+    if not isinstance(network, AlignedNetwork):
+        return network.decode_rows(features, rows, mask)
+    # its anchor may be mixed from every modality that is present: a student has one, and must not see the others
+    taken = take_rows(features, rows)
+    alone = ModalityFeatures(
+        [zero_absent(level, one_hot) for level in taken.pyramid],
+        None if taken.tokens is None else zero_absent(taken.tokens, one_hot),
+        taken.projected,
+        one_hot,
     )
+    return network.decode(alone, mask)
 
 
-def decode_students(network: ModalityNetwork, features: ModalityFeatures, present_mask: Tensor) -> StudentRows:
-    """Decode each present modality alone, all students as one batch; absent modalities cost nothing.
+def decode_students(
+    network: ModalityNetwork,
+    features: ModalityFeatures,
+    present_mask: Tensor,
+    mode: str = StudentMode.BATCHED,
+    visible: Tensor | None = None,
+) -> StudentRows:
+    """Decode each present modality alone; absent modalities cost nothing.
 
     Args:
         network: the network whose fused decoder the students share.
         features: features of :meth:`ModalityNetwork.encode`, B rows; prepared features are reused.
         present_mask: bool (B, M), the (sample, modality) pairs to decode.
+        mode: see :class:`StudentMode`.
+        visible: see :func:`map_students`.
 
     Raises:
-        ValueError: when ``present_mask`` is False everywhere.
+        ValueError: when ``present_mask`` is False everywhere, or for an unknown mode.
     """
-    sample, modality = torch.nonzero(present_mask, as_tuple=True)
-    if sample.numel() == 0:
-        raise ValueError("present_mask is False everywhere: no student can be decoded")
-    one_hot = torch.nn.functional.one_hot(modality, present_mask.shape[1]).to(torch.bool)
-    return StudentRows(network.decode(take_rows(features, sample), one_hot), sample, modality)
+
+    def keep(output: DecoderOutput, _: Tensor) -> list[Tensor]:
+        return [output.logits, *output.features[:1], *output.deep_logits]
+
+    (logits, finest, *deep), sample, modality = map_students(network, features, present_mask, keep, mode, visible)
+    return StudentRows(DecoderOutput(logits, deep, [finest], []), sample, modality)
