@@ -40,8 +40,8 @@ def assign_folds(
         raise ValueError(f"cases must be unique, got {len(cases)} names of {len(set(cases))} cases")
     sizes = {"test": _size("test", test, len(cases)), "val": _size("val", val, len(cases))}
     left = len(cases) - sum(sizes.values())
-    sizes["train"] = left if train is None else _size("train", train, len(cases))
-    if min(left, left - sizes["train"]) < 0:
+    sizes["train"] = max(0, left) if train is None else _size("train", train, len(cases))
+    if sizes["train"] > left:
         wanted = ", ".join(f"{fold} {size}" for fold, size in sizes.items())
         raise ValueError(f"{wanted} cases are asked for, {len(cases)} cases exist")
     order = iter(_order(cases, seed, strata))

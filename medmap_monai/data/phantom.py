@@ -94,6 +94,13 @@ def ensure_cohort(
     recipe = PhantomRecipe(
         get_edition(edition), cases, tuple(shape), seed, first_case, absent, missing_rates, p_no_et, affine
     )
+    return ensure_recipe(folder, recipe, progress, workers)
+
+
+def ensure_recipe(
+    folder: str | os.PathLike[str], recipe: PhantomRecipe, progress: Progress | None = None, workers: int = 1
+) -> Path:
+    """:func:`ensure_cohort` of parameters that were checked already."""
     target = Path(os.path.abspath(folder))
     if not target.exists() or _is_vacant(target):
         try:

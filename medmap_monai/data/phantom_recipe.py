@@ -44,6 +44,7 @@ class PhantomRecipe:
         lacking = [index for index in range(_CLASSES[self.body_part]) if index not in self.edition.disk_values]
         if lacking:
             raise ValueError(f"edition {self.edition} has no label value for the phantom's classes {lacking}")
+        _ = self.kept  # complain now, not in the middle of the work
 
     @property
     def body_part(self) -> str:

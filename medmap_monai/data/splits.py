@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medmap_monai.data.editions import get_edition
+from medmap_monai.data.editions import Edition, get_edition
 from medmap_monai.data.published_splits import PASSION_HEADER, parse_passion
 from medmap_monai.modalities import SUBSET_SEPARATOR, Modalities
 from medmap_monai.utils.files import write_text
@@ -144,7 +144,7 @@ def match_case(name: str, known: set[str]) -> str | None:
     return bare if bare in known else None
 
 
-def rates_of_combination(name: str, edition: str = "brats2020") -> dict[str, float]:
+def rates_of_combination(name: str, edition: str | Edition = "brats2020") -> dict[str, float]:
     """Missing rates of a combination name: ``2468`` is 0.2, 0.4, 0.6, 0.8 in the edition's ``rate_order``.
 
     For BraTS that order is T1, T1ce, FLAIR, T2, which is not the channel order; for MyoPS it is bSSFP, LGE, T2.
