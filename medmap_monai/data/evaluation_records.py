@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 from medmap_monai.data.cohort import scan_cohort
 from medmap_monai.data.editions import Edition
 from medmap_monai.data.folds import assign_folds
+from medmap_monai.data.phantom import DESCRIPTION_FILE
 from medmap_monai.data.splits import FOLDS, SplitRow, match_case, read_split
 from medmap_monai.data.study_dataset import ERROR
+
+_PARENTS = 4  # <cohort>/HGG/<case>/<file>
 
 
 class EvaluationRecords:
@@ -80,6 +84,25 @@ class EvaluationRecords:
                 f"{self.split_file or self.source} has no case" + (f" in fold {self.fold}" * bool(self.fold))
             )
         return [records[case_id] for case_id in sorted(records)]
+
+    def describe(self) -> dict[str, Any]:
+        """``name`` and ``synthetic`` from the ``dataset.json`` of the cohort; empty where there is none.
+
+        Phantom cohorts carry one, so that results on them cannot pass for clinical ones by accident.
+        """
+        folders = [self.source if self.source.is_dir() else self.source.parent]
+        if self.source.is_file():  # a manifest may list files from anywhere
+            scan = scan_cohort(self.source, self.edition)
+            paths = [source.path for study in scan.studies[:1] for source in study.images.values()]
+            folders += [parent for path in paths[:1] for parent in path.absolute().parents[:_PARENTS]]
+        for folder in folders:
+            try:
+                content = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            if isinstance(content, dict):
+                return {"name": str(content.get("name", "")), "synthetic": content.get("synthetic") is True}
+        return {}
 
     def _wanted(self, row: SplitRow) -> bool:
         return self.fold is None or row.fold == self.fold

@@ -20,7 +20,7 @@ from monai.utils import look_up_option
 from torch import Tensor, nn
 
 from medmap_monai.data.editions import Edition, get_edition
-from medmap_monai.data.evaluation_records import RecordSource
+from medmap_monai.data.evaluation_records import EvaluationRecords, RecordSource
 from medmap_monai.data.study import StudyError
 from medmap_monai.data.study_dataset import ERROR
 from medmap_monai.engines.case_maps import cut_case, write_case_maps
@@ -80,8 +80,8 @@ class SubsetEvaluator:
         lesion_wise: add lesion-wise scores (needs the extra ``lesions``).
         edge_cases: an :class:`EdgeCases` or its arguments, for example ``{"hd95_empty": "1.0"}``.
         checkpoint: weights to load, strictly, before the evaluation; None takes the network as it is.
-        data_name: what the data are, for the headings of the report.
-        synthetic: whether they are synthetic.
+        data_name: what the data are, for the headings of the report; default is what ``data`` says of itself.
+        synthetic: whether they are synthetic; a cohort that says it is synthetic is, whatever is given here.
         num_shards, shard: this process evaluates every ``num_shards``-th case, beginning with number ``shard``;
             default is the world size and rank that torchrun sets, else 1 and 0.
         merge_only: evaluate nothing, merge what the shards left.
@@ -172,6 +172,9 @@ class SubsetEvaluator:
             ValueError: no case, a case id that occurs twice, or shards missing at a merge.
         """
         records = self._records()
+        described = self.data.describe() if isinstance(self.data, EvaluationRecords) else {}
+        self._data_name = self.data_name or described.get("name", "")
+        self._synthetic = self.synthetic or bool(described.get("synthetic"))
         edition = self._edition_of(records)
         if self.checkpoint is not None and not self.merge_only:
             load_model(self.network, self.checkpoint)
@@ -235,8 +238,8 @@ class SubsetEvaluator:
             },
             "edge_cases": self.edge_cases.as_dict(),
             "metrics": METRIC_UNITS | (LESION_UNITS if self.lesion_wise else {}),
-            "data": self.data_name,
-            "synthetic": self.synthetic,
+            "data": self._data_name,
+            "synthetic": self._synthetic,
             "versions": software_versions(),
         }
 

@@ -239,6 +239,21 @@ def test_reliability_is_readable_for_predictions(finished):
     assert quality.source.startswith("4 cases")
 
 
+def test_synthetic_data_say_so_themselves(cohort, tmp_path):
+    write_study(tmp_path / "phantom", 1)
+    (tmp_path / "phantom" / "dataset.json").write_text(json.dumps({"name": "Phantom of a test", "synthetic": True}))
+    study = next(iter(EvaluationRecords(tmp_path / "phantom")()))["study"]
+    files = {m: str(source.path) for m, source in study.images.items()}
+    manifest = tmp_path / "list.json"
+    manifest.write_text(json.dumps([{"case_id": "one", **files, "label": str(study.label)}]))
+    for source in (tmp_path / "phantom", manifest):
+        data = EvaluationRecords(source, "brats2020")
+        output = tmp_path / f"out_{source.stem}"
+        summary = make_evaluator(cohort, output, data=data, subsets=["t1"], synthetic=False).run()
+        assert (summary["data"], summary["synthetic"]) == ("Phantom of a test", True)
+    assert EvaluationRecords(cohort).describe() == {}
+
+
 def test_instantiation_needs_no_data_and_bad_arguments_are_named(tmp_path):
     evaluator = make_evaluator(tmp_path / "absent", tmp_path / "out")
     assert not (tmp_path / "out").exists()
