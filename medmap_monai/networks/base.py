@@ -8,7 +8,7 @@ from typing import List, NamedTuple, Optional  # noqa: UP035 (TorchScript reads 
 import torch
 from torch import Tensor, nn
 
-from medmap_monai.networks.blocks.backend import pad_lone_row
+from medmap_monai.networks.blocks.backend import pad_lone_row, stack_modalities
 
 
 class ModalityFeatures(NamedTuple):
@@ -71,6 +71,24 @@ def level_mask(mask: Tensor, level: int) -> Tensor:
     return mask if mask.ndim == 2 else mask[:, level]
 
 
+def take_rows(features: ModalityFeatures, rows: Tensor) -> ModalityFeatures:
+    """The features of ``rows`` (R,), repeated rows allowed."""
+    pyramid: List[Tensor] = []  # noqa: UP006
+    for level in features.pyramid:
+        pyramid.append(level.index_select(0, rows))
+    projected: List[Tensor] = []  # noqa: UP006
+    for level in features.projected:
+        projected.append(level.index_select(0, rows))
+    tokens = features.tokens
+    present = features.present
+    return ModalityFeatures(
+        pyramid,
+        None if tokens is None else tokens.index_select(0, rows),
+        projected,
+        None if present is None else present.index_select(0, rows),
+    )
+
+
 def scatter_rows(features: List[Tensor], rows: Tensor, batch: int) -> List[Tensor]:  # noqa: UP006
     """Put features of ``rows`` back into a batch of ``batch`` rows, zeros elsewhere; surplus (padding) rows are cut."""
     n = rows.shape[0]
@@ -118,6 +136,7 @@ class ModalityNetwork(nn.Module):
         self.out_channels = out_channels
         self.stride = stride
         self.encoders = nn.ModuleList(encoders)
+        self.has_unimodal_decoder = False
 
     def check_image(self, image: Tensor) -> None:
         """Raise ValueError when ``image`` is not (B, M, ...) with spatial sizes that the network can halve."""
@@ -175,7 +194,7 @@ class ModalityNetwork(nn.Module):
             maps: List[Tensor] = []  # noqa: UP006
             for feature in encoded:
                 maps.append(feature[level] if len(feature) > 0 else torch.zeros_like(like))
-            stacked = torch.stack(maps, dim=1)
+            stacked = stack_modalities(maps)
             pyramid.append(stacked if skip else zero_absent(stacked, mask))
         if not torch.jit.is_scripting():
             if self.training and skip:
@@ -216,6 +235,48 @@ class ModalityNetwork(nn.Module):
                 of some levels were filled in for a missing modality and must be seen there.
         """
         raise NotImplementedError("a backbone implements decode")
+
+    def decode_rows(
+        self,
+        features: ModalityFeatures,
+        rows: Optional[Tensor],  # noqa: UP045
+        modality_mask: Tensor,
+    ) -> DecoderOutput:
+        """Like :meth:`decode` for R rows that share the encoded features of fewer samples, such as students.
+
+        Args:
+            features: features of B samples, prepared or not.
+            rows: (R,), the sample of each row; None for R = B in order.
+            modality_mask: bool (R, M) or (R, L, M).
+        """
+        return self.decode(features if rows is None else take_rows(features, rows), modality_mask)
+
+    @torch.jit.unused
+    def student_mask(self, one_hot: Tensor, modality_mask: Tensor) -> Tensor:
+        """The mask for :meth:`decode_rows` with which rows decode one modality alone.
+
+        Args:
+            one_hot: bool (R, M), the modality of each row.
+            modality_mask: bool (R, M), what the fused path of the row's sample may see.
+
+        Returns:
+            ``one_hot`` itself, unless the published student paths of a backbone do otherwise.
+        """
+        return one_hot
+
+    @torch.jit.unused
+    def decode_unimodal(self, features: ModalityFeatures, sample: Tensor, modality: Tensor) -> Tensor:
+        """Logits (R, K, ...) of the training-only decoder that all modalities share, one row per (sample, modality).
+
+        Args:
+            features: features of :meth:`encode`.
+            sample: (R,), the sample of each row.
+            modality: (R,), the modality that the row sees.
+
+        Raises:
+            NotImplementedError: when the network has none (``has_unimodal_decoder`` is False).
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no decoder for single modalities")
 
     def forward(self, image: Tensor, modality_mask: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
         """Logits (B, K, ...) in train and eval mode alike; a row without any modality gives certain background."""

@@ -1,0 +1,79 @@
+"""Names of the published state dicts: where every parameter of a backbone is found in them."""
+
+from __future__ import annotations
+
+from medmap_monai.networks.base import ModalityNetwork
+from medmap_monai.networks.rfnet import RFNet
+
+#: The published networks' encoders in channel order; their state dicts name them, ours number them.
+PUBLISHED_MODALITIES = ("flair", "t1ce", "t1", "t2")
+
+
+def _encoders(levels: int, bare_first: bool) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for m, modality in enumerate(PUBLISHED_MODALITIES):
+        for level in range(levels):
+            for c in ("c1", "c2", "c3"):
+                suffix = "" if bare_first and level == 0 and c == "c1" else ".conv"
+                names[f"encoders.{m}.levels.{level}.{c}.conv"] = f"{modality}_encoder.e{level + 1}_{c}{suffix}"
+    return names
+
+
+def _conv_path(ours: str, published: str, levels: int) -> dict[str, str]:
+    """Up-sampling and merging units from the deepest level but one to the finest, and the class convolution."""
+    names = {f"{ours}head.conv": f"{published}.seg_layer"}
+    for i in range(levels - 1):
+        level = levels - 1 - i
+        names[f"{ours}ups.{i}.unit.conv"] = f"{published}.d{level}_c1.conv"
+        names[f"{ours}merges.{i}.conv.conv"] = f"{published}.d{level}_c2.conv"
+        names[f"{ours}merges.{i}.out.conv"] = f"{published}.d{level}_out.conv"
+    return names
+
+
+def _rfnet(network: RFNet) -> dict[str, str]:
+    levels = len(network.maps) + 1
+    names = _encoders(levels, bare_first=False)
+    names |= _conv_path("", "decoder_fuse", levels)
+    names |= _conv_path("unimodal_decoder.", "decoder_sep", levels)
+    for i in range(levels):
+        level = levels - i
+        maps = f"maps.{i - 1}" if i else "deepest_map"
+        fusions = f"fusions.{i - 1}" if i else "deepest_fusion"
+        prm = f"decoder_fuse.prm_generator{level}"
+        for k, part in enumerate(("embed", "context", "expand")):
+            names[f"{maps}.{part}.conv"] = f"{prm}.embedding_layer.{k}.conv"
+        names[f"{maps}.hidden.conv"] = f"{prm}.prm_layer.0.conv"
+        names[f"{maps}.head.conv"] = f"{prm}.prm_layer.1"
+        rfm = f"decoder_fuse.RFM{level}"
+        for c in range(network.out_channels):
+            names[f"{fusions}.region_weights.{c}.first"] = f"{rfm}.modal_fusion.{c}.weight_layer.0"
+            names[f"{fusions}.region_weights.{c}.second"] = f"{rfm}.modal_fusion.{c}.weight_layer.2"
+        for k, part in enumerate(("mix", "context", "out")):
+            names[f"{fusions}.region_{part}.conv"] = f"{rfm}.region_fusion.fusion_layer.{k}.conv"
+            names[f"{fusions}.joint_{part}.conv"] = f"{rfm}.short_cut.{k}.conv"
+    return names
+
+
+def published_keys(network: ModalityNetwork) -> dict[str, str]:
+    """For every entry of ``network.state_dict()`` its key in the published state dict; one to one.
+
+    The published networks take the channels in the order FLAIR, T1ce, T1, T2.
+
+    Raises:
+        ValueError: when the network has another number of modalities than the published ones.
+        TypeError: when there is no published network of its kind.
+    """
+    if network.modalities != len(PUBLISHED_MODALITIES):
+        raise ValueError(
+            f"published weights are for the {len(PUBLISHED_MODALITIES)} modalities {PUBLISHED_MODALITIES}, "
+            f"this network has {network.modalities}"
+        )
+    if isinstance(network, RFNet):
+        modules = _rfnet(network)
+    else:
+        raise TypeError(f"no published weights are known for {type(network).__name__}; there are some for RFNet")
+    keys: dict[str, str] = {}
+    for key in network.state_dict():
+        module, _, parameter = key.rpartition(".")
+        keys[key] = f"{modules[module]}.{parameter}"
+    return keys

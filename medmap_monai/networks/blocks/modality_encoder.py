@@ -1,0 +1,59 @@
+"""The encoder that RFNet, mmFormer and M2FTrans share: one modality in, one feature map per level out."""
+
+from __future__ import annotations
+
+from typing import List  # noqa: UP035 (TorchScript reads this form)
+
+from torch import Tensor, nn
+
+from medmap_monai.networks.blocks.backend import to_preferred_layout
+from medmap_monai.networks.blocks.conv_unit import ConvUnit, PlainConv
+
+
+class EncoderLevel(nn.Module):
+    """``y = c1(x)``, then ``y + c3(c2(y))``; nothing follows the addition. ``c1`` has the stride of the level."""
+
+    def __init__(self, c1: nn.Module, c2: nn.Module, c3: nn.Module) -> None:
+        super().__init__()
+        self.c1 = c1
+        self.c2 = c2
+        self.c3 = c3
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.c1(x)
+        return y + self.c3(self.c2(y))
+
+
+class ModalityEncoder(nn.Module):
+    """(B, 1, ...) -> ``levels`` maps, finest first, of width ``base_width * 2**level``, halving from level 1 on.
+
+    Args:
+        spatial_dims: 2 or 3.
+        base_width: channels of the finest level.
+        levels: number of levels.
+        pre_norm: norm and activation before each convolution (mmFormer; its very first convolution stands alone).
+    """
+
+    def __init__(self, spatial_dims: int, base_width: int, levels: int, pre_norm: bool = False) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList()
+        width_in = 1
+        for level in range(levels):
+            width = base_width * 2**level
+            stride = 1 if level == 0 else 2
+            if level == 0 and pre_norm:
+                first: nn.Module = PlainConv(spatial_dims, width_in, width, 3)
+            else:
+                first = ConvUnit(spatial_dims, width_in, width, stride=stride, pre_norm=pre_norm)
+            second = ConvUnit(spatial_dims, width, width, pre_norm=pre_norm)
+            third = ConvUnit(spatial_dims, width, width, pre_norm=pre_norm)
+            self.levels.append(EncoderLevel(first, second, third))
+            width_in = width
+
+    def forward(self, x: Tensor) -> List[Tensor]:  # noqa: UP006
+        x = to_preferred_layout(x)
+        out: List[Tensor] = []  # noqa: UP006
+        for level in self.levels:
+            x = level(x)
+            out.append(x)
+        return out

@@ -1,0 +1,106 @@
+"""Decode only what is there: pick the available modalities of each row, and 1x1 convolutions over the pick.
+
+A row of a fused decoder sees ``S`` slots. Usually slot s is modality s (S = M); where a row sees fewer modalities, and
+always for single-modality students, only those are copied, so that an absent modality costs nothing. ``placement``
+(R, S, M) is one where slot s of row r holds modality m and the row may see it, else zero; masking is a product with it.
+"""
+
+from __future__ import annotations
+
+from typing import List, Optional, Tuple  # noqa: UP035 (TorchScript reads these forms)
+
+import torch
+from torch import Tensor
+
+from medmap_monai.networks.base import zero_absent
+from medmap_monai.networks.blocks.backend import convolve, is_channels_last, runs_eagerly
+
+
+def _pick(features: Tensor, rows: List[int], index: List[List[int]]) -> Tensor:  # noqa: UP006
+    """``features[rows[r], index[r][s]]`` -> (R, S, C, ...) in one copy that keeps the layout; R or S must be 1."""
+    views = [features[r, m] for r, slots in zip(rows, index, strict=True) for m in slots]
+    channels_last = is_channels_last(features[:, 0]) or is_channels_last(features.flatten(1, 2))
+    if not channels_last:
+        picked = torch.stack(views)
+        return picked[None] if len(rows) == 1 else picked[:, None]
+    views = [v.movedim(0, -1) for v in views]
+    if len(rows) == 1:
+        return torch.stack(views, dim=-2).movedim((-2, -1), (0, 1))[None]
+    return torch.stack(views).movedim(-1, 1)[:, None]
+
+
+def pick_modality(features: Tensor, rows: Tensor, modality: Tensor) -> Tensor:
+    """``features[rows[r], modality[r]]`` -> (R, C, ...), in the layout of the features (B, M, C, ...)."""
+    return _pick(features, rows.tolist(), [[m] for m in modality.tolist()])[:, 0]
+
+
+@torch.jit.unused
+def _select_eagerly(
+    features: Tensor, mask: Tensor, present: Tensor | None, rows: Tensor | None
+) -> Tuple[Tensor, Tensor]:
+    count, modalities = mask.shape
+    most = max(1, int(mask.sum(dim=1).max()))
+    chosen = list(range(count)) if rows is None else rows.tolist()
+    if most < modalities and (count == 1 or most == 1):
+        index = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        placement = torch.nn.functional.one_hot(index, modalities) * mask.gather(1, index)[..., None]
+        return (_pick(features, chosen, index.tolist()), placement.to(features.dtype))
+    if rows is not None:
+        features = torch.cat([features[r : r + 1] for r in chosen])
+        present = None if present is None else present.index_select(0, rows)
+    if present is None or not bool((mask | ~present).all()):  # else what the mask hides is zero already
+        features = zero_absent(features, mask)
+    return (features, torch.diag_embed(mask.to(features.dtype)))
+
+
+def select_modalities(
+    features: Tensor,
+    mask: Tensor,
+    present: Optional[Tensor] = None,  # noqa: UP045
+    rows: Optional[Tensor] = None,  # noqa: UP045
+) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    """The modalities that ``mask`` allows, copied only where that is cheaper than carrying the others along.
+
+    Args:
+        features: (B, M, C, ...), zero where ``present`` is False.
+        mask: bool (R, M).
+        present: bool (B, M), where features are known to be zero already; None when unknown.
+        rows: (R,), the row of ``features`` that each row of ``mask`` looks at; None for R = B in order.
+
+    Returns:
+        the slots (R, S, C, ...), and their placement (R, S, M) in the dtype of the features.
+    """
+    if not torch.jit.is_scripting():
+        if runs_eagerly():
+            return _select_eagerly(features, mask, present, rows)
+    if rows is not None:
+        features = features.index_select(0, rows)
+    return (zero_absent(features, mask), torch.diag_embed(mask.to(features.dtype)))
+
+
+def convolve_slots(
+    slots: Tensor,
+    placement: Tensor,
+    weight: Tensor,
+    bias: Optional[Tensor],  # noqa: UP045
+) -> Tensor:
+    """1x1 convolution over the zero-filled concatenation of all M modalities, computed from the slots alone.
+
+    Args:
+        slots: (R, S, C, ...).
+        placement: (R, S, M).
+        weight: (K, M * C, 1, ...), input channels modality-major.
+        bias: (K,).
+
+    Returns:
+        (R, K, ...).
+    """
+    per_modality = weight.reshape(weight.shape[0], placement.shape[2], -1)  # (K, M, C)
+    chosen = torch.einsum("rsm,kmc->rksc", placement.to(weight.dtype), per_modality).flatten(2)  # (R, K, S * C)
+    joined = slots.flatten(1, 2)
+    if joined.shape[0] == 1:
+        return convolve(joined, chosen.reshape([weight.shape[0], -1] + [1] * (joined.ndim - 2)), bias)
+    inner = torch.bmm(joined.flatten(2).transpose(1, 2), chosen.transpose(1, 2))
+    if bias is not None:
+        inner = inner + bias
+    return inner.transpose(1, 2).reshape([joined.shape[0], -1] + list(joined.shape[2:]))
