@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medmap_monai.losses.alignment import AlignmentLoss
 from medmap_monai.methods.base import Method, MethodOutput
@@ -32,20 +30,17 @@ class MedMAP(Method):
         ValueError: for a negative weight.
     """
 
+    network: AlignedNetwork
+
     def __init__(self, method: Method, weight: float = 1.0, loss: AlignmentLoss | None = None) -> None:
-        nn.Module.__init__(self)
         if not isinstance(method.network, AlignedNetwork):
             raise TypeError(f"MedMAP needs a method around an AlignedNetwork, got {type(method.network).__name__}")
+        super().__init__(method.network)  # one object under two names, as every method has its network under this one
         if weight < 0:
             raise ValueError(f"weight must not be negative, got {weight}")
         self.method = method
         self.weight = weight
         self.loss = AlignmentLoss() if loss is None else loss
-
-    @property
-    def network(self) -> AlignedNetwork:  # type: ignore[override]
-        """The wrapped method's network; registered there alone, so that no key of the state dict is doubled."""
-        return cast(AlignedNetwork, self.method.network)
 
     def needed_modalities(self, modality_mask: Tensor, present_mask: Tensor) -> Tensor:
         """Alignment looks at every modality that exists."""

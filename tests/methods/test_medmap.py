@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
+from medmap_monai.inferers.unwrap import find_network
 from medmap_monai.losses.alignment import AlignmentLoss
 from medmap_monai.methods.base import Method, MethodOutput
 from medmap_monai.methods.baseline import ModalityDropoutBaseline
@@ -128,9 +131,20 @@ def test_hooks_and_state_are_those_of_the_wrapped_method() -> None:
     method.after_backward()
     method.on_epoch_end(3)
     assert calls == [("start", 3), "backward", ("end", 3)]
-    assert all(key.startswith("method.network.") for key in method.state_dict())
-    assert len(list(method.parameters())) == len(list(method.network.parameters()))
-    assert isinstance(method.network, AlignedNetwork)
+    assert method.network is method.method.network
+    assert len(list(method.parameters())) == len(list(method.network.parameters()))  # none counted twice
+
+
+def test_a_checkpoint_restores_it(tmp_path: Path) -> None:
+    """The network has two names in the state dict; the file holds it once."""
+    method = MedMAP(ModalityDropoutBaseline(network(), LOSS))
+    torch.save(method.state_dict(), tmp_path / "method.pt")
+    torch.save(method.network.state_dict(), tmp_path / "network.pt")
+    assert (tmp_path / "method.pt").stat().st_size < 1.5 * (tmp_path / "network.pt").stat().st_size
+    other = MedMAP(ModalityDropoutBaseline(network(init_std=1.0), LOSS))
+    other.load_state_dict(torch.load(tmp_path / "method.pt", weights_only=True))
+    assert torch.equal(other.network.mixture, method.network.mixture)
+    assert find_network(method) is method.network
 
 
 def test_ill_arguments() -> None:
