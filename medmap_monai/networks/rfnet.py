@@ -111,12 +111,12 @@ class RFNet(ModalityNetwork):
         deep_logits: List[Tensor] = [logits]  # noqa: UP006
         fused: List[Tensor] = [x]  # noqa: UP006
         entering: List[Tensor] = []  # noqa: UP006
-        i = 0
-        for up, probability_map, fusion, merge in zip(self.ups, self.maps, self.fusions, self.merges):  # noqa: B905
-            i += 1
+        for i, (up, probability_map, fusion, merge) in enumerate(
+            zip(self.ups, self.maps, self.fusions, self.merges)  # noqa: B905 (TorchScript)
+        ):
             above = up(x)
-            logits = probability_map(slots[i], places[i], above)
-            region = fusion(slots[i], places[i], torch.softmax(logits.detach(), dim=1))
+            logits = probability_map(slots[i + 1], places[i + 1], above)
+            region = fusion(slots[i + 1], places[i + 1], torch.softmax(logits.detach(), dim=1))
             x = merge(region, above)
             deep_logits.append(logits)
             fused.append(region)

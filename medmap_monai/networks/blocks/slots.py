@@ -37,7 +37,7 @@ def pick_modality(features: Tensor, rows: Tensor, modality: Tensor) -> Tensor:
 @torch.jit.unused
 def _select_eagerly(
     features: Tensor, mask: Tensor, present: Tensor | None, rows: Tensor | None
-) -> Tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     count, modalities = mask.shape
     most = max(1, int(mask.sum(dim=1).max()))
     chosen = list(range(count)) if rows is None else rows.tolist()
