@@ -13,11 +13,12 @@ from monai.utils import ensure_tuple_rep, look_up_option
 from torch import Tensor, nn
 from torch.nn.functional import (
     interpolate,
-    logsigmoid,
     scaled_dot_product_attention,
+    softplus,
 )
 
 from medmap_monai.networks.base import zero_absent
+from medmap_monai.networks.blocks.backend import runs_eagerly
 
 
 def area_pool(x: Tensor, grid: List[int]) -> Tensor:  # noqa: UP006
@@ -200,9 +201,12 @@ class DMAFFusion(nn.Module):
             x = interpolate(x, size=size, mode=self.mode, align_corners=False)
         x = x.reshape([batch, number, -1] + size)
         if self.gated:
-            x = logsigmoid(x)  # softmax of log-sigmoids: sigmoids over their sum, without underflow
-        x = torch.where(keys.reshape([batch, number] + [1] * (x.ndim - 2)), x, torch.full_like(x, float("-inf")))
-        return zero_absent(x.softmax(dim=1), mask)
+            x = -softplus(-x)  # log-sigmoid; their softmax is sigmoids over their sum, without underflow
+        if runs_eagerly() and bool(mask.all()):
+            return x.softmax(dim=1)  # nothing to mask: saves two passes over the largest tensors of the network
+        shape = [batch, number] + [1] * (x.ndim - 2)
+        x = x.masked_fill(torch.logical_not(keys).reshape(shape), float("-inf")).softmax(dim=1)
+        return x.masked_fill(torch.logical_not(mask).reshape(shape), 0.0)
 
     def forward(self, features: Tensor, mask: Tensor, projected: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
         """Fuse.
@@ -221,32 +225,38 @@ class DMAFFusion(nn.Module):
         mask = mask.to(torch.bool)
         if projected is None:
             projected = self.project(features)
-        features = zero_absent(features, mask)
-        size = list(features.shape[3:])
-        columns = torch.arange(self.modalities, device=features.device)
-        skip = True
-        if not torch.jit.is_scripting():
-            skip = not torch.jit.is_tracing() and not torch.compiler.is_compiling()
-        if not skip:
-            return (self.weights(projected, mask, columns, size) * features).sum(dim=1)
+        if not runs_eagerly():
+            return self._weighted_sum(features, mask, projected, torch.arange(self.modalities, device=mask.device))
         rows = torch.nonzero(mask.sum(dim=1) > 1).flatten()
         if rows.numel() == 0:
-            fused = features.sum(dim=1)
+            fused = zero_absent(features, mask).sum(dim=1)
             if not torch.jit.is_scripting():
                 if self.training:
                     fused = fused + self._idle().to(fused.dtype)
             return fused
-        whole = rows.numel() == mask.shape[0]
-        alone = torch.zeros_like(features[:, 0]) if whole else features.sum(dim=1)
-        if not whole:
-            features, mask, projected = features[rows], mask[rows], projected[rows]
-        columns = torch.nonzero(mask.any(dim=0)).flatten()
+        columns = torch.nonzero(mask[rows].any(dim=0)).flatten()
+        chosen, seen, pooled = features, mask, projected
+        if rows.numel() < mask.shape[0]:
+            chosen, seen, pooled = features[rows], mask[rows], projected[rows]
         if columns.numel() < self.modalities:
-            features = features.index_select(1, columns)
-            mask = mask.index_select(1, columns)
-            projected = projected.index_select(1, columns)
-        fused = (self.weights(projected, mask, columns, size) * features).sum(dim=1)
-        return fused if whole else alone.index_copy(0, rows, fused.to(alone.dtype))
+            chosen, pooled = chosen.index_select(1, columns), pooled.index_select(1, columns)
+            seen = seen.index_select(1, columns)
+        fused = self._weighted_sum(chosen, seen, pooled, columns)
+        if rows.numel() < mask.shape[0]:
+            alone = zero_absent(features, mask).sum(dim=1)
+            fused = alone.index_copy(0, rows, fused.to(alone.dtype))
+        return fused
+
+    def _weighted_sum(self, features: Tensor, mask: Tensor, projected: Tensor, columns: Tensor) -> Tensor:
+        weights = self.weights(projected, mask, columns, list(features.shape[3:]))
+        if not (runs_eagerly() and bool(mask.all())):
+            features = zero_absent(features, mask)
+        parts = weights.unbind(1)  # one pass forward and backward, where slices would each fill a whole gradient
+        maps = features.unbind(1)
+        fused = parts[0] * maps[0]
+        for m in range(1, len(maps)):
+            fused = fused + parts[m] * maps[m]
+        return fused
 
     @torch.jit.unused
     def _idle(self) -> Tensor:
