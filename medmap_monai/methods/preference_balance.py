@@ -130,6 +130,7 @@ class PreferenceBalance(nn.Module):
             distance: (B, M), without gradient.
             mask: bool (B, M), the modalities that have a student.
         """
+        mask = mask & distance.isfinite()
         kept = torch.where(mask, distance, torch.zeros_like(distance))
         number = mask.sum(1, keepdim=True)
         mean = kept.sum(1, keepdim=True) / number.clamp_min(1)
@@ -153,7 +154,8 @@ class PreferenceBalance(nn.Module):
 
     @torch.no_grad()
     def accumulate(self, distance: Tensor, mask: Tensor) -> None:
-        """Add one batch's distances (B, M) under ``mask`` (B, M) to the epoch's sums."""
+        """Add one batch's distances (B, M) under ``mask`` (B, M) to the epoch's sums; not finite ones are left out."""
+        mask = mask & distance.isfinite()
         self.distance_sum += torch.where(mask, distance, torch.zeros_like(distance)).sum(0)
         self.distance_count += mask.sum(0)
         self.iterations += 1
