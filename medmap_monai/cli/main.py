@@ -5,6 +5,10 @@ from __future__ import annotations
 import typer
 
 from medmap_monai import __version__
+from medmap_monai.cli.evaluate import evaluate
+from medmap_monai.cli.info import info
+from medmap_monai.cli.phantom import phantom
+from medmap_monai.cli.predict import predict
 
 app = typer.Typer(
     name="medmap",
@@ -26,6 +30,10 @@ def _root(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Show the version."),
 ) -> None:
     """Segment medical images when some modalities are missing."""
+
+
+for _command in (phantom, predict, evaluate, info):
+    app.command()(_command)
 
 
 def main() -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from medmap_monai.engines.study_predictor import StudyPredictor
 
 
 def predict(
@@ -16,6 +20,9 @@ def predict(
     device: str | None = typer.Option(None, help="cpu, cuda, cuda:1 (default: cuda where there is one)."),
     resample: bool = typer.Option(False, help="Bring modalities with different grids to the reference grid."),
     overwrite: bool = typer.Option(False, help="Segment again what is done already."),
+    reliability: Path | None = typer.Option(
+        None, help="reliability.json of an evaluation (default: the one in the bundle's models/, if any)."
+    ),
     override: list[str] = typer.Option([], "--set", help="Any configuration value, as key=value. Repeatable."),
 ) -> None:
     """Segment studies of which any non-empty subset of the modalities exists.
@@ -26,7 +33,7 @@ def predict(
 
     Example: medmap predict studies/ --bundle bundles/brats_unet_dropout --output segmentations/
     """
-    from medmap_monai.cli.errors import fail
+    from medmap_monai.cli.errors import fail, root_cause
     from medmap_monai.cli.progress import StudyProgress
     from medmap_monai.engines.study_predictor import StudiesFailedError
     from medmap_monai.utils.bundle_workflow import open_workflow, parse_overrides
@@ -44,11 +51,31 @@ def predict(
         predictor = workflow.parser.get_parsed_content("evaluator")
         StudyProgress().attach(predictor)
         workflow.run()
-    except (StudiesFailedError, OSError, ValueError) as error:
-        fail(error)
-    from medmap_monai.cli.expected_quality import print_expected_quality
-
+    except (OSError, ValueError, RuntimeError) as error:
+        cause = root_cause(error)
+        if not isinstance(cause, OSError | ValueError | StudiesFailedError):
+            raise
+        fail(cause)
     skipped = len(getattr(predictor.data_loader.dataset.data, "skipped", []))
     note = f", {skipped} were done already (--overwrite redoes them)" if skipped else ""
     typer.echo(f"{len(predictor.finished)} studies segmented{note}; results in {output}")
-    print_expected_quality(predictor, bundle)
+    _print_expected_quality(predictor, reliability or bundle / "models" / "reliability.json", reliability is not None)
+
+
+def _print_expected_quality(predictor: StudyPredictor, path: Path, required: bool) -> None:
+    """What an evaluation says about subsets like those of the studies just segmented."""
+    from medmap_monai.cli.errors import fail
+    from medmap_monai.metrics.reliability import expected_quality, read_reliability
+
+    if not path.is_file() and not required:
+        return
+    try:
+        content = read_reliability(path)
+        for case_id in predictor.finished:
+            quality = expected_quality(content, predictor.rows[case_id]["modalities_used"])
+            scores = ", ".join(f"{region} {score.mean:.2f}" for region, score in quality.values.items())
+            typer.echo(f"{case_id}: expected Dice {scores or 'unknown'} ({quality.source})")
+            for warning in quality.warnings:
+                typer.secho(f"  warning: {warning}", fg=typer.colors.YELLOW)
+    except (OSError, ValueError) as error:
+        fail(error)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from medmap_monai.data.cohort import scan_cohort
 from medmap_monai.data.editions import Edition
-from medmap_monai.data.manifest import scan_manifest
-from medmap_monai.data.studies import StudyScan, scan_studies
 from medmap_monai.data.study import StudyError
 from medmap_monai.data.study_dataset import ERROR
-from medmap_monai.utils.output import label_map_path
+from medmap_monai.utils.output import finished_cases
 
 
 class InferenceRecords(list[dict[str, Any]]):
@@ -50,14 +48,15 @@ def inference_records(
         overwrite: segment finished cases again.
     """
     try:
-        scan = _scan(Path(source), edition)
+        scan = scan_cohort(source, edition)
     except (OSError, ValueError) as error:
         warnings.warn(f"no studies to segment: {error}", stacklevel=2)
         return InferenceRecords([], [], error)
     records: list[dict[str, Any]] = [{"case_id": e.case_id, ERROR: str(e)} for e in scan.errors]
     skipped = []
+    finished = set() if overwrite else finished_cases(output_dir)
     for study in scan.studies:
-        if not overwrite and label_map_path(output_dir, study.case_id).is_file():
+        if study.case_id in finished:
             skipped.append(study.case_id)
         elif not set(study.images) & set(modalities):
             message = f"has {sorted(study.images)}, none of the network's modalities {list(modalities)}"
@@ -65,7 +64,3 @@ def inference_records(
         else:
             records.append({"case_id": study.case_id, "study": study, "available": None})
     return InferenceRecords(sorted(records, key=lambda r: r["case_id"]), skipped, None)
-
-
-def _scan(source: Path, edition: str | Edition | None) -> StudyScan:
-    return scan_manifest(source, edition) if source.is_file() else scan_studies(source, edition)

@@ -21,7 +21,7 @@ from medmap_monai.data.study_dataset import ERROR
 from medmap_monai.engines.training_checkpoint import load_model
 from medmap_monai.modalities import SUBSET_SEPARATOR, Modalities
 from medmap_monai.utils.files import write_text
-from medmap_monai.utils.output import PREDICTIONS_NAME, require_writable
+from medmap_monai.utils.output import PREDICTIONS_NAME, read_predictions, require_writable
 
 COLUMNS = ("case_id", "status", "modalities_used", "modalities_absent", "seconds", "output", "message")
 
@@ -79,9 +79,9 @@ class StudyPredictor(SupervisedEvaluator):
         self.failures: dict[str, str] = {}
         self.finished: list[str] = []
         prepare = PrepareBatchExtraInput({"modality_mask": "modality_mask"})
-        super().__init__(device, val_data_loader, network, prepare_batch=prepare, **kwargs)
+        super().__init__(torch.device(device), val_data_loader, network, prepare_batch=prepare, **kwargs)
 
-    def run(self, global_epoch: int = 1) -> None:
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Segment every study of the loader.
 
         Raises:
@@ -94,7 +94,7 @@ class StudyPredictor(SupervisedEvaluator):
         if problem is not None:
             raise problem
         require_writable(self.output_dir)
-        self.rows, self.failures, self.finished = self._read_rows(), {}, []
+        self.rows, self.failures, self.finished = read_predictions(self.output_dir), {}, []
         skipped = getattr(records, "skipped", [])
         if skipped:
             logging.getLogger(__name__).info("%d studies are done already and skipped", len(skipped))
@@ -141,13 +141,6 @@ class StudyPredictor(SupervisedEvaluator):
             values[f"voxels_{name}"] = str(int(counts[index]))
             values[f"volume_ml_{name}"] = f"{counts[index] * voxel_ml:.3f}"
         return values
-
-    def _read_rows(self) -> dict[str, dict[str, str]]:
-        path = self.output_dir / PREDICTIONS_NAME
-        if not path.is_file():
-            return {}
-        with path.open(newline="") as file:
-            return {row["case_id"]: dict(row) for row in csv.DictReader(file)}
 
     def _add_row(self, case_id: str, **values: str) -> None:
         """Set the case's row and write the file anew, so that it is complete after every study."""

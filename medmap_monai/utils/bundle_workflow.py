@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ def open_workflow(
         raise FileNotFoundError(f"{root} is not a bundle: it has no folder 'configs'")
     files = [str(_config_file(configs, name)) for name in (config, *overlays)]
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # its remark on logging_file=False is no news
     workflow = ConfigWorkflow(
         config_file=files,
         meta_file=str(configs / "metadata.json"),
