@@ -100,16 +100,19 @@ class ModalitySlidingWindowInferer(SlidingWindowInferer):
             nonlocal classes
             samples = torch.tensor([c[0].start for c in coordinates], device=mask.device)
             rows = mask.index_select(0, samples).to(windows.device)
-            keep = torch.ones(len(coordinates), dtype=torch.bool, device=windows.device)
-            if self.skip_background and classes:
-                keep = foreground(windows).any(dim=1)  # absent channels are zero already
+            if not self.skip_background:
+                return self._blended(called(windows, rows, *args, **kwargs))
+            keep = foreground(windows).any(dim=1)  # absent channels are zero already
             if bool(keep.all()):
-                answer = self._blended(called(windows, rows, *args, **kwargs))
+                return self._blended(called(windows, rows, *args, **kwargs))
+            if bool(keep.any()):
+                answer = self._blended(called(windows[keep], rows[keep], *args, **kwargs))
                 classes = int(answer.shape[1])
-                return answer
+            elif classes == 0:
+                classes = int(called(windows[:1], rows[:1], *args, **kwargs).shape[1])
             whole = background_like([len(coordinates), classes, *windows.shape[2:]], self._probabilities, windows)
             if bool(keep.any()):
-                whole[keep] = self._blended(called(windows[keep], rows[keep], *args, **kwargs))
+                whole[keep] = answer
             return whole
 
         runner = copy.copy(self)  # the window depends on the call; a shared inferer may be called from several threads

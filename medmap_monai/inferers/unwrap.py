@@ -19,9 +19,9 @@ def find_network(network: Any) -> ModalityNetwork | None:
         if isinstance(network, ModalityNetwork):
             return network
         seen.add(id(network))
-        # a module's own attributes first: torch.compile forwards unknown ones to the module that it wraps
-        children = [network._modules.get(name) for name in _WRAPPERS]
-        network = next((child for child in children if child is not None), None)
+        # not by getattr: torch.compile's wrapper forwards unknown attributes to the module that it wraps
+        children = dict(network.named_children())
+        network = next((children[name] for name in _WRAPPERS if name in children), None)
     return None
 
 
