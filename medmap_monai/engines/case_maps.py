@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +20,9 @@ _PERCENTILES = (0.5, 99.5)
 
 @dataclass(frozen=True)
 class CaseMaps:
-    """One case, cut to its foreground.
+    """One case, cut to its foreground, volumes with their axes towards left, back and top of the patient (LPS).
+
+    So ``volume[:, :, k].T`` is an axial slice as radiologists look at it.
 
     case_id: the case.
     modalities: names of the channels of ``image``.
@@ -44,22 +48,32 @@ def cut_case(
     image: NDArray[np.floating],
     reference: NDArray[np.integer],
     predictions: Mapping[str, NDArray[np.integer]],
-    spacing: Sequence[float],
+    affine: NDArray[np.floating],
     classes: Sequence[str],
 ) -> CaseMaps:
-    """Cut a case to the box of its foreground, two voxels of margin around it, and scale its image to 8 bits."""
+    """Cut a case to the box of its foreground, two voxels of margin around it, and scale its image to 8 bits.
+
+    Args:
+        case_id: the case.
+        modalities: names of the channels of ``image``.
+        image: (M, ...).
+        reference: class indices (...).
+        predictions: subset name -> class indices (...).
+        affine: voxel to patient (RAS, mm).
+        classes: name of each class.
+    """
     held = (image != 0).any(axis=0) | (reference != 0)
     for label_map in predictions.values():
         held = held | (label_map != 0)
     box = _box(held)
-    scaled = np.stack([_to_bytes(channel[box]) for channel in image])
+    turn, spacing = _to_lps(np.asarray(affine, dtype=np.float64), reference.ndim)
     return CaseMaps(
         case_id=case_id,
         modalities=tuple(modalities),
-        image=scaled,
-        reference=reference[box].astype(np.uint8),
-        predictions={name: label_map[box].astype(np.uint8) for name, label_map in predictions.items()},
-        spacing=tuple(float(s) for s in spacing),
+        image=np.stack([turn(_to_bytes(channel[box])) for channel in image]),
+        reference=turn(reference[box].astype(np.uint8)),
+        predictions={name: turn(label_map[box].astype(np.uint8)) for name, label_map in predictions.items()},
+        spacing=spacing,
         classes=tuple(classes),
     )
 
@@ -102,6 +116,18 @@ def _box(held: NDArray[np.bool_]) -> tuple[slice, ...]:
         low, high = (int(hits[0]), int(hits[-1]) + 1) if hits.size else (0, size)
         box.append(slice(max(low - _MARGIN, 0), min(high + _MARGIN, size)))
     return tuple(box)
+
+
+def _to_lps(affine: NDArray[np.float64], dims: int) -> tuple[Callable[[Any], Any], tuple[float, ...]]:
+    """A function that turns volumes to LPS, and the spacing along the turned axes; slices stay as they are."""
+    spacing = nib.affines.voxel_sizes(affine)[:dims]
+    if dims != 3:
+        return (lambda volume: volume), tuple(float(s) for s in spacing)
+    axes = nib.orientations
+    change = axes.ornt_transform(axes.io_orientation(affine), axes.axcodes2ornt(("L", "P", "S")))
+    turned = np.empty(3)
+    turned[change[:, 0].astype(int)] = spacing
+    return (lambda volume: axes.apply_orientation(volume, change)), tuple(float(s) for s in turned)
 
 
 def _to_bytes(channel: NDArray[np.floating]) -> NDArray[np.uint8]:

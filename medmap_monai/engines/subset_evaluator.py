@@ -337,8 +337,8 @@ class SubsetEvaluator:
     def _keep(self, store: ResultsStore, case_id: str, sample: dict[str, Any], maps: dict[str, np.ndarray]) -> None:
         image = torch.as_tensor(sample["image"]).as_subclass(Tensor).cpu().float().numpy()
         reference = torch.as_tensor(sample["label"])[0].as_subclass(Tensor).cpu().numpy()
-        spacing = label_geometry(sample["label"]).spacing
-        cut = cut_case(case_id, self.modalities.names, image, reference, maps, spacing, self._classes)
+        affine = np.asarray(getattr(sample["label"], "affine", np.eye(4)))
+        cut = cut_case(case_id, self.modalities.names, image, reference, maps, affine, self._classes)
         write_case_maps(cut, store.maps_path(case_id))
 
     def _merge(self, store: ResultsStore, cases: Sequence[str]) -> dict[str, Any]:
