@@ -17,7 +17,8 @@ class ModalityDropoutBaseline(Method):
     """Supervise the fused prediction, its deep-supervision maps and every present modality on its own.
 
     Losses: ``fused``, ``deep`` (weights 1/2, 1/4, ... from the finest map) and ``modality`` (mean over the
-    single-modality paths through the shared decoder). Source: ours, after the auxiliary paths of RFNet-type training.
+    single-modality paths: the network's own decoder for one modality where it has one, else its fused decoder).
+    Source: ours, after the auxiliary paths of RFNet-type training, which sums over modalities: ``modality_weight=M``.
 
     Args:
         network: the network to train.
@@ -51,11 +52,19 @@ class ModalityDropoutBaseline(Method):
             losses["deep"] = self.deep_weight * deep_supervision_loss(self.loss, fused.deep_logits, label)
         per_modality: dict[str, Tensor] = {}
         if self.modality_weight:
-            students = decode_students(self.network, features, present_mask)
-            values = self._per_modality(students.output.logits, label, students.sample, students.modality)
+            logits, sample, modality = self._alone(features, present_mask)
+            values = self._per_modality(logits, label, sample, modality)
             losses["modality"] = self.modality_weight * torch.nanmean(values)
             per_modality["modality"] = values.detach()
         return MethodOutput(fused.logits, losses, per_modality)
+
+    def _alone(self, features: ModalityFeatures, present_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of every present modality alone, and the sample and modality of each row."""
+        if self.network.has_unimodal_decoder:
+            sample, modality = torch.nonzero(present_mask, as_tuple=True)
+            return self.network.decode_unimodal(features, sample, modality), sample, modality
+        students = decode_students(self.network, features, present_mask)
+        return students.output.logits, students.sample, students.modality
 
     def _per_modality(self, logits: Tensor, label: Tensor, sample: Tensor, modality: Tensor) -> Tensor:
         """Loss of each modality over the rows that have it, NaN for one without any: (M,)."""
