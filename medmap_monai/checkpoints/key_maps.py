@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medmap_monai.networks.base import ModalityNetwork
+from medmap_monai.networks.mmformer import MMFormer
 from medmap_monai.networks.rfnet import RFNet
 
 #: The published networks' encoders in channel order; their state dicts name them, ours number them.
@@ -54,6 +55,46 @@ def _rfnet(network: RFNet) -> dict[str, str]:
     return names
 
 
+def _transformer(ours: str, published: str, layers: int) -> dict[str, str]:
+    """Layers ``{ours}.{i}`` of a published transformer."""
+    names: dict[str, str] = {}
+    for i in range(layers):
+        attention, mlp = f"{published}.cross_attention_list.{i}.fn", f"{published}.cross_ffn_list.{i}.fn"
+        names[f"{ours}.{i}.norm1"] = f"{attention}.norm"
+        names[f"{ours}.{i}.attention.qkv"] = f"{attention}.fn.qkv"
+        names[f"{ours}.{i}.attention.proj"] = f"{attention}.fn.proj"
+        names[f"{ours}.{i}.norm2"] = f"{mlp}.norm"
+        names[f"{ours}.{i}.mlp.linear1"] = f"{mlp}.fn.net.0"
+        names[f"{ours}.{i}.mlp.linear2"] = f"{mlp}.fn.net.3"
+    return names
+
+
+def _joint_fusion(ours: str, published: str) -> dict[str, str]:
+    return {
+        f"{ours}.{part}.conv": f"{published}.fusion_layer.{k}.conv" for k, part in enumerate(("mix", "context", "out"))
+    }
+
+
+def _mmformer(network: MMFormer) -> dict[str, str]:
+    levels = len(network.merges) + 1
+    names = _encoders(levels, bare_first=True)
+    names |= _conv_path("", "decoder_fuse", levels)
+    names |= _conv_path("unimodal_decoder.", "decoder_sep", levels)
+    names |= _transformer("inter", "multimodal_transformer", len(network.inter))
+    names["to_maps.conv"] = "multimodal_decode_conv"
+    for m, modality in enumerate(PUBLISHED_MODALITIES):
+        names[f"intra.{m}.embed.conv"] = f"{modality}_encode_conv"
+        names[f"intra.{m}.positions"] = f"{modality}_pos"
+        names |= _transformer(f"intra.{m}.layers", f"{modality}_transformer", len(network.inter))
+        names[f"unused.{m}.conv"] = f"{modality}_decode_conv"
+    for i in range(levels):
+        level = levels - i
+        fusion = f"fusions.{i - 1}" if i else "deepest_fusion"
+        names |= _joint_fusion(fusion, f"decoder_fuse.RFM{level}")
+        names[f"deep_heads.{i}.conv"] = f"decoder_fuse.seg_d{level - 1}"
+    return names
+
+
 def published_keys(network: ModalityNetwork) -> dict[str, str]:
     """For every entry of ``network.state_dict()`` its key in the published state dict; one to one.
 
@@ -69,11 +110,15 @@ def published_keys(network: ModalityNetwork) -> dict[str, str]:
             f"this network has {network.modalities}"
         )
     if isinstance(network, RFNet):
-        modules = _rfnet(network)
+        names = _rfnet(network)
+    elif isinstance(network, MMFormer):
+        names = _mmformer(network)
     else:
-        raise TypeError(f"no published weights are known for {type(network).__name__}; there are some for RFNet")
+        raise TypeError(
+            f"no published weights are known for {type(network).__name__}; there are some for RFNet, MMFormer, M2FTrans"
+        )
     keys: dict[str, str] = {}
     for key in network.state_dict():
         module, _, parameter = key.rpartition(".")
-        keys[key] = f"{modules[module]}.{parameter}"
+        keys[key] = names[key] if key in names else f"{names[module]}.{parameter}"
     return keys

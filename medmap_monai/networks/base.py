@@ -163,6 +163,10 @@ class ModalityNetwork(nn.Module):
         Returns:
             features with exact zeros for absent modalities.
         """
+        return self.encode_pyramid(image, present_mask)
+
+    def encode_pyramid(self, image: Tensor, present_mask: Optional[Tensor] = None) -> ModalityFeatures:  # noqa: UP045
+        """The part of :meth:`encode` that runs the encoders; a backbone that adds tokens calls it."""
         self.check_image(image)
         mask = available(image, present_mask)
         image = zero_absent(image, mask)

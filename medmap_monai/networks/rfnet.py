@@ -35,7 +35,7 @@ class RFNet(ModalityNetwork):
         variant: ``"passion"`` (base width 8) or ``"original"`` (base width 16).
         base_width: features of the finest level, an even number; level l has ``base_width * 2**l``. None takes the
             variant's.
-        depth: number of levels; the total stride is ``2**(depth - 1)``.
+        levels: number of levels; the total stride is ``2**(levels - 1)``.
         mlp_width: hidden width of the networks that weight the modalities of a region.
 
     Decoder output: ``deep_logits`` are the probability maps of all levels, ``features`` the map before the class
@@ -55,7 +55,7 @@ class RFNet(ModalityNetwork):
         out_channels: int = 4,
         variant: str = "passion",
         base_width: int | None = None,
-        depth: int = 4,
+        levels: int = 4,
         mlp_width: int = 128,
     ) -> None:
         if base_width is None:
@@ -63,17 +63,17 @@ class RFNet(ModalityNetwork):
         look_up_option(variant, _BASE_WIDTH)
         if base_width < 2 or base_width % 2:
             raise ValueError(f"base_width must be even and at least 2, got {base_width}")
-        if depth < 2:
-            raise ValueError(f"depth must be at least 2, got {depth}")
+        if levels < 2:
+            raise ValueError(f"levels must be at least 2, got {levels}")
         super().__init__(
             spatial_dims,
             in_channels,
             out_channels,
-            stride=2 ** (depth - 1),
-            encoders=[ModalityEncoder(spatial_dims, base_width, depth) for _ in range(in_channels)],
+            stride=2 ** (levels - 1),
+            encoders=[ModalityEncoder(spatial_dims, base_width, levels) for _ in range(in_channels)],
         )
         self.has_unimodal_decoder = True
-        widths = [base_width * 2**level for level in range(depth - 1, -1, -1)]  # coarse to fine, as they are used
+        widths = [base_width * 2**level for level in range(levels - 1, -1, -1)]  # coarse to fine, as they are used
         self.deepest_map = ProbabilityMap(spatial_dims, in_channels, widths[0], out_channels, from_above=False)
         self.deepest_fusion = RegionFusion(spatial_dims, in_channels, widths[0], out_channels, mlp_width)
         self.maps = nn.ModuleList(
@@ -85,7 +85,7 @@ class RFNet(ModalityNetwork):
         self.ups = nn.ModuleList(UpUnit(spatial_dims, 2 * w, w) for w in widths[1:])
         self.merges = nn.ModuleList(MergeUnit(spatial_dims, 2 * w, w) for w in widths[1:])
         self.head = PlainConv(spatial_dims, base_width, out_channels)
-        self.unimodal_decoder = UnimodalDecoder(spatial_dims, base_width, depth, out_channels)
+        self.unimodal_decoder = UnimodalDecoder(spatial_dims, base_width, levels, out_channels)
 
     def decode(self, features: ModalityFeatures, modality_mask: Tensor) -> DecoderOutput:
         return self.decode_rows(features, None, modality_mask)

@@ -72,12 +72,13 @@ def region_descriptors(slots: Tensor, placement: Tensor, probability: Tensor) ->
     """Mean of every modality's channels over each region, and the region's size: (R, K, M * C + 1).
 
     The sums over space are one matrix product; the (classes x modalities x channels) volume of the direct form never
-    exists. Float32 throughout, since a half-precision sum over a volume overflows.
+    exists. At least float32 throughout, since a half-precision sum over a volume overflows.
     """
     rows, classes = probability.shape[:2]
-    p = probability.flatten(2).float()
-    y = slots.flatten(3).flatten(1, 2).float()
-    placement = placement.float()
+    wide = torch.promote_types(slots.dtype, torch.float32)
+    p = probability.flatten(2).to(wide)
+    y = slots.flatten(3).flatten(1, 2).to(wide)
+    placement = placement.to(wide)
     if torch.jit.is_scripting():
         sums = torch.bmm(p, y.transpose(1, 2))
         means = torch.einsum("rcsw,rsm->rcmw", sums.reshape(rows, classes, placement.shape[1], -1), placement)

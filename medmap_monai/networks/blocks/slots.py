@@ -104,3 +104,40 @@ def convolve_slots(
     if bias is not None:
         inner = inner + bias
     return inner.transpose(1, 2).reshape([joined.shape[0], -1] + list(joined.shape[2:]))
+
+
+@torch.jit.unused
+def _sum_eagerly(parts: Tensor, mask: Tensor, rows: Tensor | None) -> Tensor:
+    chosen = range(mask.shape[0]) if rows is None else rows.tolist()
+    sums: list[Tensor] = []
+    for row, allowed in zip(chosen, mask.tolist(), strict=True):
+        seen = [parts[row, m] for m, yes in enumerate(allowed) if yes]
+        sums.append(sum(seen[1:], start=seen[0]) if seen else torch.zeros_like(parts[row, 0]))
+    if len(sums) == 1:
+        return sums[0][None]
+    if is_channels_last(parts[:, 0]):
+        return torch.stack([s.movedim(0, -1) for s in sums]).movedim(-1, 1)
+    return torch.stack(sums)
+
+
+def sum_modalities(
+    parts: Tensor,
+    mask: Tensor,
+    rows: Optional[Tensor] = None,  # noqa: UP045
+) -> Tensor:
+    """Sum of the available modalities' parts; what the mask hides is never touched.
+
+    Args:
+        parts: (B, M, C, ...).
+        mask: bool (R, M).
+        rows: (R,), the row of ``parts`` that each row of ``mask`` looks at; None for R = B in order.
+
+    Returns:
+        (R, C, ...).
+    """
+    if not torch.jit.is_scripting():
+        if runs_eagerly():
+            return _sum_eagerly(parts, mask, rows)
+    if rows is not None:
+        parts = parts.index_select(0, rows)
+    return zero_absent(parts, mask).sum(dim=1)

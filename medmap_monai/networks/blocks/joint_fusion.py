@@ -1,0 +1,63 @@
+"""The fusion block of mmFormer and M2FTrans: 1x1 over the masked concatenation of the modalities, 3x3, 1x1."""
+
+from __future__ import annotations
+
+from typing import List  # noqa: UP035 (TorchScript reads this form)
+
+import torch
+from torch import Tensor, nn
+
+from medmap_monai.networks.blocks.backend import convolve, is_channels_last, runs_eagerly
+from medmap_monai.networks.blocks.conv_unit import ConvUnit
+
+
+class JointFusion(nn.Module):
+    """Fuse M maps of C channels into one.
+
+    The 1x1 convolution over a concatenation is a sum over modalities, and norm and activation before it work per
+    channel. So each modality's part (:meth:`project`) is computed once, and a subset only adds parts up.
+
+    Args:
+        spatial_dims: 2 or 3.
+        modalities: number of modalities M.
+        width: channels C.
+        pre_norm: norm and activation before each convolution (mmFormer) instead of after it.
+        padding_mode: padding of the 3x3 convolution; published: zeros in mmFormer, reflect in M2FTrans.
+    """
+
+    def __init__(self, spatial_dims: int, modalities: int, width: int, pre_norm: bool, padding_mode: str) -> None:
+        super().__init__()
+        self.modalities = modalities
+        self.pre_norm = pre_norm
+        self.mix = ConvUnit(spatial_dims, modalities * width, width, kernel_size=1, pre_norm=pre_norm)
+        self.context = ConvUnit(spatial_dims, width, width, padding_mode=padding_mode, pre_norm=pre_norm)
+        self.out = ConvUnit(spatial_dims, width, width, kernel_size=1, pre_norm=pre_norm)
+
+    def project(self, features: Tensor) -> Tensor:
+        """(B, M, C, ...) -> each modality's part of the first convolution, without bias: (B, M, C, ...)."""
+        x = features.flatten(1, 2)
+        if self.pre_norm:
+            x = self.mix.activate(x)
+        weights = self.mix.conv.weight.chunk(self.modalities, dim=1)
+        parts: List[Tensor] = []  # noqa: UP006
+        for m, part in enumerate(x.chunk(self.modalities, dim=1)):
+            parts.append(convolve(part, weights[m], None))
+        if runs_eagerly() and is_channels_last(parts[0]):
+            inner: List[Tensor] = []  # noqa: UP006
+            for part in parts:
+                inner.append(part.movedim(1, -1))
+            return torch.stack(inner, dim=1).movedim(-1, 2)  # each modality lies in one piece
+        return torch.stack(parts, dim=1)
+
+    def forward(self, mixed: Tensor) -> Tensor:
+        """From the sum of the projected parts (R, C, ...) to the fused map (R, C, ...)."""
+        bias = self.mix.conv.bias
+        if bias is not None:
+            mixed = mixed + bias.reshape([-1] + [1] * (mixed.ndim - 2))
+        if not self.pre_norm:
+            mixed = self.mix.activate(mixed)
+        return self.out(self.context(mixed))
+
+    def fuse_joined(self, joined: Tensor) -> Tensor:
+        """The whole block on maps (R, M * C, ...) that are not separable by modality."""
+        return self.out(self.context(self.mix(joined)))
