@@ -17,7 +17,9 @@ PUBLISHED_SEED = 1037
 
 
 def split(
-    cases: Path = typer.Option(..., help="Case list (.txt, one per line), data folder, or manifest (.csv, .json)."),
+    cases: str = typer.Option(
+        ..., help="Case list (.txt, one per line), data folder, manifest (.csv, .json), or a number: cases #001 to #N."
+    ),
     output: Path = typer.Option(..., "--output", "-o", help="Split file to write, .csv or .json."),
     combination: str | None = typer.Option(
         None,
@@ -73,14 +75,16 @@ def split(
     typer.echo(f"written to {output}")
 
 
-def _cases(source: Path, edition: str | None, needs_all: bool) -> tuple[Edition, list[str]]:
-    """Edition and sorted case ids of a list, a folder or a manifest."""
+def _cases(source: str, edition: str | None, needs_all: bool) -> tuple[Edition, list[str]]:
+    """Edition and sorted case ids of a list, a folder, a manifest or a number."""
     from medmap_monai.data.cohort import scan_cohort
     from medmap_monai.data.editions import get_edition
-    from medmap_monai.data.splits import read_case_list
+    from medmap_monai.data.splits import numbered_cases, read_case_list
     from medmap_monai.data.studies import combine_errors
 
-    if source.suffix == ".txt":
+    if source.isdecimal():
+        return get_edition(edition or "brats2020"), numbered_cases(int(source))
+    if Path(source).suffix == ".txt":
         return get_edition(edition or "brats2020"), sorted(read_case_list(source))
     scan = scan_cohort(source, edition)
     if scan.errors:

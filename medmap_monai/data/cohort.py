@@ -11,7 +11,7 @@ from typing import Any
 from medmap_monai.data.editions import Edition
 from medmap_monai.data.folds import assign_folds
 from medmap_monai.data.manifest import scan_manifest
-from medmap_monai.data.splits import FOLDS, SplitRow, match_case, read_split
+from medmap_monai.data.splits import FOLDS, SplitRow, match_case, name_numbered_cases, read_split
 from medmap_monai.data.studies import StudyScan, combine_errors, scan_studies
 from medmap_monai.data.study import Study, StudyError
 
@@ -42,7 +42,8 @@ def cohort_records(
         source: a folder of studies, or a manifest.
         edition: data-set edition; detected when not given.
         split_file: any file that :func:`~medmap_monai.data.splits.read_split` reads. Its cases, and no others, are
-            used; every one of them must exist. Names with the published prefixes ``HG_`` and ``LG_`` find their case.
+            used; every one of them must exist. Names with the published prefixes ``HG_`` and ``LG_`` find their case,
+            and ``#7`` is the seventh of the sorted case ids.
         fold: ``train``, ``val`` or ``test``; None takes every case. Without a split file the folds come from
             :func:`~medmap_monai.data.folds.assign_folds` with the two fractions and the seed: a fixed partition by
             case id that every process and machine computes alike.
@@ -63,7 +64,9 @@ def cohort_records(
         return []
     scan = scan_cohort(source, edition)
     if split_file is not None:
-        rows = [row for row in read_split(split_file, scan.edition.modalities) if fold is None or row.fold == fold]
+        case_ids = [study.case_id for study in scan.studies] + [error.case_id for error in scan.errors]
+        rows = name_numbered_cases(read_split(split_file, scan.edition.modalities), case_ids)
+        rows = [row for row in rows if fold is None or row.fold == fold]
         if not rows:
             raise ValueError(f"split file {split_file} has no case in fold {fold}")
         return _granted(scan, rows, f"split file {split_file}", f"cohort {source}")

@@ -20,7 +20,7 @@ def assign_folds(
 
     A case's place is decided by a hash of seed and case id, so the outcome depends neither on the order of the list
     nor on the platform, and hardly changes when cases are added. With strata, every fold holds each stratum in its
-    proportion (within one case); the sizes stay exact.
+    proportion, as near as whole cases allow; the sizes stay exact.
 
     Args:
         cases: case ids, each once.

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,39 @@ def match_case(name: str, known: set[str]) -> str | None:
         return name
     bare = re.sub(r"^(?:HG|LG)_", "", name)
     return bare if bare in known else None
+
+
+def numbered_cases(count: int) -> list[str]:
+    """``#001`` to ``#count``: cases by their place in the sorted case ids, for a split made without the names.
+
+    Data sets whose ids follow no pattern (BraTS 2018, 2023) can thus have ready-made splits.
+
+    Raises:
+        ValueError: fewer than one case.
+    """
+    if count < 1:
+        raise ValueError(f"at least one case is needed, got {count}")
+    return [f"#{number:0{max(3, len(str(count)))}d}" for number in range(1, count + 1)]
+
+
+def name_numbered_cases(rows: Sequence[SplitRow], case_ids: Sequence[str]) -> list[SplitRow]:
+    """Replace ``#k`` by the k-th of the sorted ``case_ids``; rows with names stay as they are.
+
+    Raises:
+        ValueError: the split is numbered for another number of cases than there are, or mixes numbers and names.
+    """
+    numbered = [row for row in rows if re.fullmatch(r"#\d+", row.case_id)]
+    if not numbered:
+        return list(rows)
+    ordered = sorted(case_ids)
+    if len(numbered) != len(rows) or len(rows) != len(ordered):
+        raise ValueError(
+            f"a split by case number must number every case: it has {len(numbered)} numbered of {len(rows)} rows, "
+            f"the cohort has {len(ordered)} cases"
+        )
+    if {int(row.case_id[1:]) for row in rows} != set(range(1, len(rows) + 1)):
+        raise ValueError(f"a split by case number must have each of #1 to #{len(rows)} once")
+    return [replace(row, case_id=ordered[int(row.case_id[1:]) - 1]) for row in rows]
 
 
 def rates_of_combination(name: str, edition: str | Edition = "brats2020") -> dict[str, float]:

@@ -1,0 +1,79 @@
+"""Folds by case: exact sizes, determinism, strata."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medmap_monai.data.folds import assign_folds
+
+CASES = [f"case_{number:03d}" for number in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({}, {"train": 60}),
+        ({"val": 10, "test": 20}, {"train": 30, "val": 10, "test": 20}),
+        ({"val": 0.1, "test": 0.25}, {"train": 39, "val": 6, "test": 15}),
+        ({"train": 30, "val": 5}, {"train": 30, "val": 5}),
+        ({"val": 0.001}, {"train": 59, "val": 1}),
+    ],
+)
+def test_sizes(sizes: dict[str, float], expected: dict[str, int]) -> None:
+    assert Counter(assign_folds(CASES, **sizes).values()) == expected
+
+
+def test_partition_is_pinned() -> None:
+    # the partition is a promise: results of one version stay comparable with the next
+    folds = assign_folds(["a", "b", "c", "d", "e", "f"], val=2, test=1, seed=3)
+    assert folds == {"a": "val", "b": "train", "c": "val", "d": "train", "e": "train", "f": "test"}
+
+
+def test_order_does_not_matter_and_the_seed_does() -> None:
+    folds = assign_folds(CASES, val=0.2, test=0.2, seed=1)
+    assert list(folds) == CASES
+    assert assign_folds(CASES[::-1], val=0.2, test=0.2, seed=1) == folds
+    assert assign_folds(CASES, val=0.2, test=0.2, seed=2) != folds
+
+
+@given(
+    counts=st.lists(st.integers(1, 30), min_size=1, max_size=4),
+    val=st.floats(0, 0.4),
+    test=st.floats(0, 0.4),
+    seed=st.integers(0, 5),
+)
+def test_strata_are_in_proportion(counts: list[int], val: float, test: float, seed: int) -> None:
+    strata = {f"{group}-{i}": str(group) for group, count in enumerate(counts) for i in range(count)}
+    if len(strata) < 4:
+        return
+    folds = assign_folds(list(strata), val=val, test=test, seed=seed, strata=strata)
+    sizes = Counter(folds.values())
+    assert sizes == Counter(assign_folds(list(strata), val=val, test=test, seed=seed).values())
+    for group, count in enumerate(counts):
+        for fold, size in sizes.items():
+            inside = sum(folds[case] == fold for case, stratum in strata.items() if stratum == str(group))
+            assert abs(inside - size * count / len(strata)) <= 2
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"val": 40, "test": 40}, "60 cases exist"),
+        ({"train": 61}, "60 cases exist"),
+        ({"val": -1}, "fold val"),
+        ({"test": 2.5}, "whole number or a fraction"),
+        ({"strata": {"case_000": "x"}}, "case_001 has no stratum"),
+    ],
+)
+def test_bad_arguments(kwargs: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        assign_folds(CASES, **kwargs)  # type: ignore[arg-type]
+
+
+def test_repeated_cases() -> None:
+    with pytest.raises(ValueError, match="unique"):
+        assign_folds(["a", "a"])
