@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import numpy as np
 import torch
 
 from medmap_monai.networks.base import ModalityNetwork
 from medmap_monai.utils.files import atomic_path
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Restore the state of torch's, numpy's and Python's generators at the end."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 (the state that third-party transforms use)
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
 
 
 class TeacherStage:
@@ -51,7 +65,8 @@ class TeacherStage:
         else:
             logger.info("training the teacher; it is kept in %s", self.path)
             self.network.requires_grad_(True).train()
-            self.train()
+            with _random_state_kept():  # the student starts alike whether the teacher was trained or found
+                self.train()
             if idist.get_rank() == 0:
                 with atomic_path(self.path) as temporary:
                     torch.save(self.network.state_dict(), temporary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from monai.losses import DiceCELoss
@@ -159,6 +160,24 @@ def test_two_stages_from_one_command_and_the_teacher_is_reused(tmp_path: Path) -
     )
     TeacherStage(second, again.run, path, reuse=False)()
     assert again.runs == 1
+
+
+def test_the_student_starts_alike_whether_the_teacher_was_trained_or_found(tmp_path: Path) -> None:
+    draws = []
+    for _ in range(2):
+        teacher = network(1)
+        torch.manual_seed(5)
+        np.random.seed(5)  # noqa: NPY002
+        TeacherStage(teacher, Noisy(teacher).run, tmp_path / "teacher.pt")()
+        draws.append((torch.rand(1).item(), np.random.rand()))  # noqa: NPY002
+    assert draws[0] == draws[1]
+
+
+class Noisy(Trainer):
+    def run(self) -> None:
+        torch.rand(3)
+        np.random.rand(3)  # noqa: NPY002
+        super().run()
 
 
 def test_an_interrupted_first_stage_leaves_no_teacher(tmp_path: Path) -> None:
