@@ -12,7 +12,7 @@ from medmap_monai.data.cohort import scan_cohort
 from medmap_monai.data.editions import Edition
 from medmap_monai.data.folds import assign_folds
 from medmap_monai.data.phantom import DESCRIPTION_FILE
-from medmap_monai.data.splits import FOLDS, SplitRow, match_case, read_split
+from medmap_monai.data.splits import FOLDS, SplitRow, match_case, name_numbered_cases, read_split
 from medmap_monai.data.study_dataset import ERROR
 
 _PARENTS = 4  # <cohort>/HGG/<case>/<file>
@@ -74,7 +74,8 @@ class EvaluationRecords:
                 "file": "" if error.path is None else str(error.path),
             }
         if self.split_file is not None:
-            rows = [row for row in read_split(self.split_file, scan.edition.modalities) if self._wanted(row)]
+            split = name_numbered_cases(read_split(self.split_file, scan.edition.modalities), list(records))
+            rows = [row for row in split if self._wanted(row)]
             records = _of_split(records, rows, f"split file {self.split_file}")
         elif self.fold is not None:
             folds = assign_folds(list(records), val=self.val_fraction, test=self.test_fraction, seed=self.seed)
