@@ -9,6 +9,7 @@ import pytest
 from monai.data import Dataset
 
 from medmap_monai.data.cohort import cohort_records, scan_cohort
+from medmap_monai.data.evaluation_records import EvaluationRecords
 from medmap_monai.data.manifest import write_manifest
 from medmap_monai.data.published_splits import format_passion
 from medmap_monai.data.splits import SplitRow, write_split
@@ -136,3 +137,10 @@ def test_empty_and_unknown_folds(folder: Path, tmp_path: Path) -> None:
     write_split(tmp_path / "s.csv", [SplitRow(CASES[0])])
     with pytest.raises(ValueError, match=r"no case in fold val"):
         cohort_records(folder, split_file=tmp_path / "s.csv", fold="val")
+
+
+def test_evaluation_takes_numbered_splits_too(folder: Path, tmp_path: Path) -> None:
+    write_split(tmp_path / "n.csv", [SplitRow(f"#{i:03d}", "test" if i == 2 else "train") for i in range(1, 11)])
+    (record,) = EvaluationRecords(folder, split_file=tmp_path / "n.csv", fold="test")()
+    assert record["case_id"] == CASES[1]
+    assert "error" not in record
