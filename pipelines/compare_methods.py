@@ -1,0 +1,143 @@
+"""Compare methods on the phantom protocol: same cases, same budget, seeds paired; restartable, one run after another.
+
+Every run is a bundle trained by ``python -m monai.bundle run training`` with its phantom overlay and the settings of
+``compare_methods.json``, then scored by ``medmap evaluate`` on a fresh cohort. A finished run is never repeated, an
+interrupted one continues. The table is written by ``compare_methods_table.py``.
+
+Phantom results say nothing about patients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from medmap_monai.data.availability import draw_availability
+from medmap_monai.data.phantom import ensure_cohort
+from medmap_monai.data.splits import SplitRow, write_split
+from medmap_monai.data.studies import find_studies
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PLAN = Path(__file__).with_suffix(".json")
+
+
+class Comparison:
+    """A folder with the cohorts, the split and one sub-folder per run.
+
+    Args:
+        folder: where everything is kept.
+        plan: content of ``compare_methods.json``: protocol and variants.
+    """
+
+    def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
+        self.folder = folder
+        self.protocol = plan["protocol"]
+        self.variants = plan["variants"]
+
+    def prepare(self) -> None:
+        """Cohorts and the fixed availability of every training case."""
+        p = self.protocol
+        number = p["train_cases"] + p["val_cases"]
+        train = ensure_cohort(self.folder / "train", cases=number, shape=p["shape"], seed=p["train_seed"])
+        ensure_cohort(self.folder / "test", cases=p["test_cases"], shape=p["shape"], seed=p["test_seed"])
+        names = [study.case_id for study in find_studies(train)]
+        granted = draw_availability(p["train_cases"], p["missing_rates"], seed=p["split_seed"])
+        rows = [
+            SplitRow(name, "train", subset, p["split_seed"], p["missing_rates"])
+            for name, subset in zip(names, granted, strict=False)
+        ]
+        rows += [SplitRow(name, "val", None, p["split_seed"], {}) for name in names[p["train_cases"] :]]
+        write_split(self.folder / "split.csv", rows)
+
+    def run(self, variant: str, seed: int) -> None:
+        """Train and evaluate one variant with one seed."""
+        folder = self.folder / "runs" / variant / f"seed{seed}"
+        if (folder / "evaluation" / "summary.json").is_file():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = self.variants[variant]
+        bundle = REPOSITORY / "bundles" / settings["bundle"]
+        overrides = {
+            "dataset_dir": str(self.folder / "train"),
+            "split_file": str(self.folder / "split.csv"),
+            "missing_rates": None,
+            "ckpt_dir": str(folder / "models"),
+            "output_dir": str(folder),
+            "seed": seed,
+            "device": "cpu",
+            "val_interval": 1000,
+            **self.protocol["overrides"],
+            **settings.get("overrides", {}),
+        }
+        (folder / "settings.json").write_text(json.dumps(overrides, indent=2) + "\n")
+        files = [str(bundle / "configs" / name) for name in ("train.json", "phantom.json")]
+        files.append(str(folder / "settings.json"))
+        python = [sys.executable, "-m"]
+        train = [*python, "monai.bundle", "run", "training", "--config_file", str(files), "--bundle_root", str(bundle)]
+        self._call(train, folder / "training.log")
+        network = {key: value for key, value in overrides.items() if key.startswith("network_def")}
+        evaluation = [*python, "medmap_monai.cli.main", "evaluate", str(self.folder / "test"), "--bundle", str(bundle)]
+        evaluation += ["--overlay", "phantom", "--output", str(folder / "evaluation"), "--data-name", "phantom cohort"]
+        evaluation += ["--device", "cpu", "--set", f"checkpoint={folder / 'models' / 'model.pt'}"]
+        for key, value in network.items():
+            evaluation += ["--set", f"{key}={json.dumps(value)}"]
+        self._call(evaluation, folder / "evaluation.log")
+
+    def _call(self, command: list[str], log: Path) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with log.open("a") as file:
+            done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)}\nended with {done.returncode}; see {log}")
+
+
+def chosen(plan: dict[str, Any], only: list[str], seeds: list[int]) -> Iterator[tuple[str, int]]:
+    """Variants and seeds in the order in which they run: all variants of one seed first."""
+    unknown = sorted(set(only) - set(plan["variants"]) - set(plan["suites"]))
+    if unknown:
+        raise SystemExit(f"unknown variants {unknown}; there are {sorted(plan['variants'])}, suites {plan['suites']}")
+    names = [v for name in only for v in plan["suites"].get(name, [name])] or list(plan["variants"])
+    for seed in seeds:
+        for variant in dict.fromkeys(names):
+            yield variant, seed
+
+
+def main() -> None:
+    """Parse the arguments and run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs/compare"), help="folder (default: runs/compare)")
+    parser.add_argument("--plan", type=Path, default=PLAN, help="protocol and variants (JSON)")
+    parser.add_argument("--only", nargs="*", default=[], help="variants or suites (default: all)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time, one thread each")
+    parser.add_argument("--dry-run", action="store_true", help="print the runs and stop")
+    arguments = parser.parse_args()
+    plan = json.loads(arguments.plan.read_text())
+    jobs = list(chosen(plan, arguments.only, arguments.seeds))
+    if arguments.dry_run:
+        print("\n".join(f"{variant} seed {seed}" for variant, seed in jobs))
+        return
+    comparison = Comparison(arguments.output.resolve(), plan)
+    comparison.prepare()
+    failed = []
+    with ThreadPoolExecutor(arguments.processes) as pool:
+        for (variant, seed), future in [(job, pool.submit(comparison.run, *job)) for job in jobs]:
+            try:
+                future.result()
+                print(f"done: {variant} seed {seed}", flush=True)
+            except RuntimeError as error:
+                failed.append(f"{variant} seed {seed}: {error}")
+                print(f"FAILED: {failed[-1]}", flush=True)
+    if failed:
+        raise SystemExit(f"{len(failed)} of {len(jobs)} runs failed")
+
+
+if __name__ == "__main__":
+    main()
