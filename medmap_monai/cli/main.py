@@ -6,9 +6,11 @@ import typer
 
 from medmap_monai import __version__
 from medmap_monai.cli.evaluate import evaluate
+from medmap_monai.cli.features import features
 from medmap_monai.cli.info import info
 from medmap_monai.cli.phantom import phantom
 from medmap_monai.cli.predict import predict
+from medmap_monai.cli.split import split
 
 app = typer.Typer(
     name="medmap",
@@ -32,7 +34,7 @@ def _root(
     """Segment medical images when some modalities are missing."""
 
 
-for _command in (phantom, predict, evaluate, info):
+for _command in (phantom, split, predict, evaluate, features, info):
     app.command()(_command)
 
 
