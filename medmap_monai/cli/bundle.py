@@ -1,0 +1,115 @@
+"""``medmap bundle``: check, pack, index and install bundles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+app = typer.Typer(help="Check bundles, and share them through a model zoo.", no_args_is_help=True)
+
+_MOST = 100  # exit codes beyond 125 have meanings of their own
+
+
+@app.command()
+def check(
+    folders: list[Path] = typer.Argument(..., help="Folders of bundles."),
+    skip: list[str] = typer.Option([], help="Leave out a check, such as 'onnx' (the slow one). Repeatable."),
+) -> None:
+    """Make the zoo's checks on bundles, offline: one PASS, FAIL or SKIP line per check.
+
+    The exit code is the number of FAIL lines (at most 100).
+
+    Example: medmap bundle check bundles/*
+    """
+    from medmap_monai.cli.errors import fail
+    from medmap_monai.zoo.check import Status, check_bundle
+
+    failures = 0
+    for folder in folders:
+        typer.echo(f"{folder}")
+        try:
+            for result in check_bundle(folder, skip):
+                colour = {Status.PASS: typer.colors.GREEN, Status.FAIL: typer.colors.RED}.get(result.status)
+                typer.secho(f"  {result}", fg=colour)
+                failures += result.status is Status.FAIL
+        except (FileNotFoundError, ValueError) as error:
+            if isinstance(error, ValueError):
+                fail(error, 2)
+            typer.secho(f"  FAIL {'layout':<18} {error}", fg=typer.colors.RED)
+            failures += 1
+    typer.echo(f"{failures} failed")
+    raise typer.Exit(min(failures, _MOST))
+
+
+@app.command()
+def pack(
+    folder: Path = typer.Argument(..., help="Folder of the bundle."),
+    weights: Path = typer.Option(..., help="model.pt of a training."),
+    export: str | None = typer.Option(None, help="Comma-separated: torchscript, onnx."),
+    summary: Path | None = typer.Option(None, help="summary.json of an evaluation of these weights."),
+    overlay: str | None = typer.Option(
+        None, help="Configuration with which the weights were trained, such as 'phantom'."
+    ),
+    output: Path = typer.Option(Path(), "--output", "-o", help="Folder for the package."),
+    replace: bool = typer.Option(False, help="Overwrite a package of this version that has other content."),
+) -> None:
+    """Pack a bundle and its weights into NAME_vVERSION.zip, with its sha256 beside it.
+
+    Example: medmap bundle pack bundles/brats_unet_dropout --weights model.pt --summary evaluation/summary.json
+    """
+    from medmap_monai.cli.errors import fail
+    from medmap_monai.zoo.export import ExportError
+    from medmap_monai.zoo.pack import pack_bundle
+
+    exports = [name.strip() for name in export.split(",") if name.strip()] if export else []
+    try:
+        path = pack_bundle(folder, weights, output, exports, summary, overlay, replace)
+    except (ExportError, OSError, ValueError) as error:
+        fail(error)
+    typer.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+@app.command()
+def index(
+    folder: Path = typer.Argument(..., help="Folder with packages."),
+    base_url: str | None = typer.Option(None, help="URL under which the folder will be served."),
+) -> None:
+    """Write model_info.json, which makes a folder of packages a zoo that any web server can serve.
+
+    Example: medmap bundle index zoo/
+    """
+    from medmap_monai.cli.errors import fail
+    from medmap_monai.zoo.index import read_index, write_index
+
+    try:
+        path = write_index(folder, base_url)
+    except (OSError, ValueError) as error:
+        fail(error)
+    for entry in read_index(path.read_text(encoding="utf-8")):
+        typer.echo(f"{entry.name} {entry.version}")
+    typer.echo(f"{path}")
+
+
+@app.command()
+def install(
+    name: str = typer.Argument(..., help="Name of the bundle."),
+    source: str = typer.Option(..., "--from", help="URL or folder of the zoo."),
+    version: str | None = typer.Option(None, help="Version (default: the newest)."),
+    to: Path = typer.Option(Path(), help="Folder in which the bundle's folder appears."),
+    replace: bool = typer.Option(False, help="Exchange an installed bundle of this name."),
+) -> None:
+    """Install a bundle from a zoo, verified and unpacked in safety.
+
+    Configurations of a bundle are code: install only from people you trust.
+
+    Example: medmap bundle install brats_unet_dropout --from https://example.org/zoo
+    """
+    from medmap_monai.cli.errors import fail
+    from medmap_monai.zoo.install import install_bundle
+
+    try:
+        folder = install_bundle(name, source, version, to, replace)
+    except (OSError, ValueError) as error:
+        fail(error)
+    typer.echo(f"{folder}")
