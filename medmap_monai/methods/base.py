@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from medmap_monai.networks.base import ModalityFeatures, ModalityNetwork
@@ -47,6 +48,8 @@ class Method(nn.Module):
             present_mask: bool (B, M), what exists for the case; a superset of ``modality_mask``.
             label: class indices (B, 1, ...).
         """
+        # metadata has no use here; carried along, it slows every operation and would end up in buffers
+        image, modality_mask, present_mask, label = map(_plain, (image, modality_mask, present_mask, label))
         seen = self.needed_modalities(modality_mask, present_mask)
         features = self.network.prepare(self.network.encode(image, seen))
         return self.step(features, image, modality_mask, present_mask, label)
@@ -84,3 +87,7 @@ class Method(nn.Module):
 
     def on_epoch_end(self, epoch: int) -> None:
         """Called after the last batch of epoch ``epoch`` (from 0); the place for epoch-wise balancing."""
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-from monai.utils import StrEnum, convert_to_tensor, look_up_option
+from monai.utils import StrEnum, look_up_option
 from torch import Tensor, nn
 
 from medmap_monai.losses.deep_supervision import deep_weight
@@ -187,9 +187,8 @@ class Passion(Method):
             raise ValueError(
                 f"samples without any visible modality: batch rows {torch.nonzero(~visible.any(1)).flatten().tolist()}"
             )
-        plain_label = convert_to_tensor(label, track_meta=False)
         precision = torch.promote_types(features.pyramid[0].dtype, torch.float32)
-        maps = label_maps(plain_label, self.network.out_channels, precision)
+        maps = label_maps(label, self.network.out_channels, precision)
         batch = _Batch(features, visible, own, maps)
         if self.epoch < self.balance.warmup_epochs:
             return self._warm_up(batch)
