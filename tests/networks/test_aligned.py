@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 
 import pytest
@@ -105,6 +106,51 @@ def test_onnx_export_runs(tmp_path: object) -> None:
     other = masks("0001", "1110")
     (got,) = session.run(None, {"image": image.numpy(), "mask": other.numpy()})
     torch.testing.assert_close(torch.from_numpy(got), net(image, other), rtol=0, atol=1e-4)
+
+
+def rfnet() -> ModalityNetwork:
+    return importlib.import_module("medmap_monai.networks.rfnet").RFNet(3, 4, 3, base_width=2, levels=3)
+
+
+def dmafnet() -> ModalityNetwork:
+    module = importlib.import_module("medmap_monai.networks.dmafnet")
+    return module.DMAFNet(3, 4, 3, channels=(4, 4, 8), deep_supervision=1)
+
+
+def mmformer() -> ModalityNetwork:
+    module = importlib.import_module("medmap_monai.networks.mmformer")
+    return module.MMFormer(3, 4, 3, base_width=2, levels=3, token_width=16, heads=2, mlp_width=16, position_size=2)
+
+
+def m2ftrans() -> ModalityNetwork:
+    module = pytest.importorskip("medmap_monai.networks.m2ftrans")
+    return module.M2FTrans(3, 4, 3, base_width=2, levels=3, heads=2, mlp_width=16, position_size=2)
+
+
+@pytest.mark.parametrize("levels", [[0], [0, -1]])
+@pytest.mark.parametrize("make", [rfnet, dmafnet, mmformer, m2ftrans])
+def test_every_backbone_keeps_the_contract_when_wrapped(make: Callable[[], ModalityNetwork], levels: list[int]) -> None:
+    torch.manual_seed(0)
+    net = AlignedNetwork(make(), levels=levels).eval()
+    image, mask = image_of(), masks("1010", "0100")
+    with torch.no_grad():
+        got = net(image, mask)
+        spoiled = torch.where(mask[:, :, None, None, None], image, torch.full_like(image, float("nan")))
+        assert torch.equal(net(spoiled, mask), got)
+        assert not torch.allclose(got, net.network(image, mask), atol=1e-4)  # the anchor is seen
+        complete = masks("1111", "1111")
+        features = net.prepare(net.encode(image, complete))
+        torch.testing.assert_close(net.decode(features, mask).logits, got, rtol=0, atol=1e-4)
+        torch.testing.assert_close(net(image, complete), net.network(image, complete), rtol=0, atol=1e-4)
+        for row in range(2):
+            alone = net(image[row : row + 1], mask[row : row + 1])
+            torch.testing.assert_close(got[row : row + 1], alone, rtol=0, atol=1e-3)
+    output = net.train().decode(net.encode(image, complete), mask)
+    output.logits.square().mean().backward()
+    assert net.mixture.grad is not None
+    assert (net.mixture.grad.abs().sum(dim=1) > 0).all()
+    for encoder in net.encoders:
+        assert sum(p.grad.abs().sum() for p in encoder.parameters() if p.grad is not None) > 0
 
 
 @torch.no_grad()
