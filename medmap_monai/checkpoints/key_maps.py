@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medmap_monai.networks.base import ModalityNetwork
+from medmap_monai.networks.m2ftrans import M2FTrans
 from medmap_monai.networks.mmformer import MMFormer
 from medmap_monai.networks.rfnet import RFNet
 
@@ -95,6 +96,48 @@ def _mmformer(network: MMFormer) -> dict[str, str]:
     return names
 
 
+def _cross_stage(ours: str, level: int) -> dict[str, str]:
+    decoder = "decoder_fusion"
+    names = {
+        f"{ours}.deep_head.hidden.conv": f"{decoder}.prm_fusion{level}.prm_layer.0.conv",
+        f"{ours}.deep_head.head.conv": f"{decoder}.prm_fusion{level}.prm_layer.1",
+        f"{ours}.merge.conv.conv": f"{decoder}.d{level}_c2.conv",
+        f"{ours}.merge.out.conv": f"{decoder}.d{level}_out.conv",
+    }
+    for i in range(2):
+        layer, published = f"{ours}.cross.layers.{i}", f"{decoder}.CT{level}.layers.{i}"
+        blocks = {"query_map": "query_map", "out_project": "out_project"}
+        for m, modality in enumerate(PUBLISHED_MODALITIES):
+            blocks |= {f"key_maps.{m}": f"key_map_{modality}", f"value_maps.{m}": f"value_map_{modality}"}
+        for block, name in blocks.items():
+            for k in (1, 2, 3):
+                names[f"{layer}.{block}.conv{k}.conv"] = f"{published}.cross_attn.{name}.conv{k}"
+                names[f"{layer}.{block}.norm{k}"] = f"{published}.cross_attn.{name}.norm{k}"
+        for block, name in (("query_ffn", "ffn1"), ("map_ffn", "ffn2")):
+            for k, conv in enumerate(("pwconv1", "dwconv", "pwconv2"), start=1):
+                names[f"{layer}.{block}.conv{k}.conv"] = f"{published}.{name}.{conv}"
+                names[f"{layer}.{block}.norm{k}"] = f"{published}.{name}.norm{k}"
+    return names
+
+
+def _m2ftrans(network: M2FTrans) -> dict[str, str]:
+    levels = len(network.merges) + 2
+    names = _encoders(levels, bare_first=False)
+    names |= _conv_path("", "decoder_fusion", levels - 1)
+    names |= _conv_path("unimodal_decoder.", "decoder_sep", levels)
+    names["bottleneck.positions"] = "pos"
+    names["bottleneck.fusion_tokens"] = "fusion"
+    names |= _transformer("bottleneck.layers", "Bottleneck.trans_bottle", len(network.bottleneck.layers))
+    names |= _cross_stage("deepest", levels) | _cross_stage("second", levels - 1)
+    names["second_up.unit.conv"] = f"decoder_fusion.d{levels - 1}_c1.conv"
+    for i in range(levels - 2):
+        level = levels - 2 - i
+        names |= _joint_fusion(f"fusions.{i}", f"decoder_fusion.RFM{level}")
+        names[f"deep_heads.{i}.hidden.conv"] = f"decoder_fusion.prm_fusion{level}.prm_layer.0.conv"
+        names[f"deep_heads.{i}.head.conv"] = f"decoder_fusion.prm_fusion{level}.prm_layer.1"
+    return names
+
+
 def published_keys(network: ModalityNetwork) -> dict[str, str]:
     """For every entry of ``network.state_dict()`` its key in the published state dict; one to one.
 
@@ -113,6 +156,8 @@ def published_keys(network: ModalityNetwork) -> dict[str, str]:
         names = _rfnet(network)
     elif isinstance(network, MMFormer):
         names = _mmformer(network)
+    elif isinstance(network, M2FTrans):
+        names = _m2ftrans(network)
     else:
         raise TypeError(
             f"no published weights are known for {type(network).__name__}; there are some for RFNet, MMFormer, M2FTrans"

@@ -50,7 +50,7 @@ class IntraModalTransformer(nn.Module):
         heads: int,
         mlp_width: int,
         dropout_rate: float,
-        grid: List[int],
+        grid: list[int],
     ) -> None:
         super().__init__()
         self.grid = grid
@@ -141,6 +141,7 @@ class MMFormer(ModalityNetwork):
         )
         self.has_unimodal_decoder = True
         self.reference_bugs = reference_bugs
+        self.token_width = token_width
         grid = grid_sizes(default_size if position_size is None else position_size, spatial_dims)
         widths = [base_width * 2**level for level in range(levels - 1, -1, -1)]  # coarse to fine, as they are used
         self.intra = nn.ModuleList(
@@ -175,7 +176,7 @@ class MMFormer(ModalityNetwork):
         for m, transformer in enumerate(self.intra):
             rows = torch.nonzero(mask[:, m]).flatten() if skip else torch.arange(0, device=mask.device)
             if skip and rows.shape[0] < mask.shape[0] and not self.training:
-                made = deepest.new_zeros([mask.shape[0], transformer.positions.shape[2]] + list(deepest.shape[3:]))
+                made = deepest.new_zeros([mask.shape[0], self.token_width] + list(deepest.shape[3:]))
                 if rows.shape[0] > 0:
                     made = made.index_copy(0, rows, transformer(deepest[:, m].index_select(0, rows)).to(made.dtype))
                 tokens.append(made)
@@ -187,7 +188,7 @@ class MMFormer(ModalityNetwork):
     def prepare(self, features: ModalityFeatures) -> ModalityFeatures:
         parts: List[Tensor] = []  # noqa: UP006
         for i, fusion in enumerate(self.fusions):
-            parts.append(fusion.project(features.pyramid[len(features.pyramid) - 2 - i]))
+            parts.append(fusion.project(features.pyramid[len(features.pyramid) - 2 - i]))  # type: ignore[operator]
         return ModalityFeatures(features.pyramid, features.tokens, parts[::-1], features.present)
 
     def refresh(self, features: ModalityFeatures, levels: List[int]) -> ModalityFeatures:  # noqa: UP006
@@ -199,7 +200,7 @@ class MMFormer(ModalityNetwork):
         for i, fusion in enumerate(self.fusions):
             level = deepest - 1 - i
             if level in changed:
-                parts[level] = fusion.project(features.pyramid[level])
+                parts[level] = fusion.project(features.pyramid[level])  # type: ignore[operator]
         return ModalityFeatures(features.pyramid, features.tokens, parts, features.present)
 
     @torch.jit.unused
@@ -218,7 +219,7 @@ class MMFormer(ModalityNetwork):
         x = zero_absent(tokens, mask).flatten(3).transpose(2, 3).flatten(1, 2)  # (R, M * N, D), modality-major
         places: List[Tensor] = []  # noqa: UP006
         for transformer in self.intra:
-            places.append(transformer.positions_for(size))
+            places.append(transformer.positions_for(size))  # type: ignore[operator]
         positions = torch.cat(places, dim=1)
         for layer in self.inter:
             x = layer(x + positions)

@@ -19,6 +19,7 @@ class PlainConv(nn.Module):
         kernel_size: 1 or 3.
         stride: 1 or 2.
         padding_mode: ``"reflect"`` or ``"zeros"``.
+        groups: groups of channels that are convolved apart.
     """
 
     def __init__(
@@ -29,15 +30,17 @@ class PlainConv(nn.Module):
         kernel_size: int = 1,
         stride: int = 1,
         padding_mode: str = "reflect",
+        groups: int = 1,
     ) -> None:
         super().__init__()
         if kernel_size not in (1, 3) or padding_mode not in ("reflect", "zeros"):
             raise ValueError(
                 f"kernel_size must be 1 or 3 and padding_mode 'reflect' or 'zeros', got {kernel_size}, {padding_mode!r}"
             )
-        self.conv = Conv[Conv.CONV, spatial_dims](in_channels, out_channels, kernel_size, stride)
+        self.conv = Conv[Conv.CONV, spatial_dims](in_channels, out_channels, kernel_size, stride, groups=groups)
         nn.init.kaiming_normal_(self.conv.weight)  # as published; biases keep PyTorch's default
         self.stride = stride
+        self.groups = groups
         self.pads = kernel_size == 3
         self.reflects = padding_mode == "reflect"
 
@@ -48,7 +51,7 @@ class PlainConv(nn.Module):
         return reflect_pad(x) if self.reflects else zero_pad(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return convolve(self.pad(x), self.conv.weight, self.conv.bias, self.stride)
+        return convolve(self.pad(x), self.conv.weight, self.conv.bias, self.stride, self.groups)
 
 
 class ConvUnit(PlainConv):
@@ -85,5 +88,5 @@ class ConvUnit(PlainConv):
     def forward(self, x: Tensor) -> Tensor:
         if self.pre_norm:
             x = self.activate(x)
-        x = convolve(self.pad(x), self.conv.weight, self.conv.bias, self.stride)
+        x = convolve(self.pad(x), self.conv.weight, self.conv.bias, self.stride, self.groups)
         return x if self.pre_norm else self.activate(x)

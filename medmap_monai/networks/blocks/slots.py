@@ -107,12 +107,21 @@ def convolve_slots(
 
 
 @torch.jit.unused
-def _sum_eagerly(parts: Tensor, mask: Tensor, rows: Tensor | None) -> Tensor:
+def _sum_eagerly(parts: Tensor, mask: Tensor, rows: Tensor | None, weights: Tensor | None) -> Tensor:
     chosen = range(mask.shape[0]) if rows is None else rows.tolist()
     sums: list[Tensor] = []
-    for row, allowed in zip(chosen, mask.tolist(), strict=True):
-        seen = [parts[row, m] for m, yes in enumerate(allowed) if yes]
-        sums.append(sum(seen[1:], start=seen[0]) if seen else torch.zeros_like(parts[row, 0]))
+    for r, (row, allowed) in enumerate(zip(chosen, mask.tolist(), strict=True)):
+        seen = [m for m, yes in enumerate(allowed) if yes]
+        total = torch.zeros_like(parts[row, 0]) if not seen else None
+        for m in seen:
+            if weights is None:
+                total = parts[row, m] if total is None else total + parts[row, m]
+            elif total is None:
+                total = parts[row, m] * weights[r, m]
+            else:
+                total = torch.addcmul(total, parts[row, m], weights[r, m])
+        assert total is not None
+        sums.append(total)
     if len(sums) == 1:
         return sums[0][None]
     if is_channels_last(parts[:, 0]):
@@ -124,6 +133,7 @@ def sum_modalities(
     parts: Tensor,
     mask: Tensor,
     rows: Optional[Tensor] = None,  # noqa: UP045
+    weights: Optional[Tensor] = None,  # noqa: UP045
 ) -> Tensor:
     """Sum of the available modalities' parts; what the mask hides is never touched.
 
@@ -131,13 +141,15 @@ def sum_modalities(
         parts: (B, M, C, ...).
         mask: bool (R, M).
         rows: (R,), the row of ``parts`` that each row of ``mask`` looks at; None for R = B in order.
+        weights: (R, M, 1, ...), a factor per modality and position; None means 1.
 
     Returns:
         (R, C, ...).
     """
     if not torch.jit.is_scripting():
         if runs_eagerly():
-            return _sum_eagerly(parts, mask, rows)
+            return _sum_eagerly(parts, mask, rows, weights)
     if rows is not None:
         parts = parts.index_select(0, rows)
-    return zero_absent(parts, mask).sum(dim=1)
+    parts = zero_absent(parts, mask)
+    return parts.sum(dim=1) if weights is None else (parts * weights).sum(dim=1)

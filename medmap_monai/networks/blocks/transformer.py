@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import List, Optional  # noqa: UP035 (TorchScript reads these forms)
+from typing import List, Optional, Tuple  # noqa: UP035 (TorchScript reads these forms)
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from monai.networks.blocks import MLPBlock
 from torch import Tensor, nn
 
 
-def grid_sizes(size: int | Sequence[int], spatial_dims: int) -> List[int]:
+def grid_sizes(size: int | Sequence[int], spatial_dims: int) -> list[int]:
     """A token grid as a list of ``spatial_dims`` sizes, all the same when one number is given.
 
     Raises:
@@ -65,9 +65,15 @@ class Attention(nn.Module):
         q, k, v = self.split_heads(q), self.split_heads(k), self.split_heads(v)
         return self.join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate))
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).chunk(3, dim=2)
-        return self.attend(q, k, v)
+    def weights(self, q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
+        """The attention itself, (R, heads, N, N'), after its dropout; for whoever needs to look at it."""
+        q, k = self.split_heads(q), self.split_heads(k)
+        logits = torch.matmul(q * q.shape[3] ** -0.5, k.transpose(2, 3)).masked_fill(~mask, float("-inf"))
+        return F.dropout(torch.softmax(logits, dim=3), self.dropout_rate, self.training)
+
+    def gather(self, weights: Tensor, v: Tensor) -> Tensor:
+        """Values (R, N', D) weighted by :meth:`weights` -> (R, N, D); with it, the same as :meth:`attend`."""
+        return self.join_heads(torch.matmul(weights.to(v.dtype), self.split_heads(v)))
 
 
 class TransformerLayer(nn.Module):
@@ -88,13 +94,28 @@ class TransformerLayer(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = MLPBlock(width, mlp_width, dropout_rate)
 
+    def project(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:  # noqa: UP006
+        """Queries, keys and values (R, N, D) of tokens ``x``."""
+        q, k, v = self.attention.qkv(self.norm1(x)).chunk(3, dim=2)
+        return q, k, v
+
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The layer from the attention's result on: both sums and the MLP."""
         x = x + self.drop(attended)
         return x + self.mlp(self.norm2(x))
 
+    def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
+        """The layer from queries, keys and values on; ``mask`` as in :meth:`Attention.attend`."""
+        return self.finish(x, self.attention.attend(q, k, v, mask))
+
+    def attend_openly(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        """Like :meth:`attend`, with the attention (R, heads, N, N') after its dropout as second result."""
+        weights = self.attention.weights(q, k, mask)
+        return self.finish(x, self.attention.gather(weights, v)), weights
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.finish(x, self.attention(self.norm1(x)))
+        q, k, v = self.project(x)
+        return self.attend(x, q, k, v)
 
 
 def to_tokens(maps: Tensor) -> Tensor:
