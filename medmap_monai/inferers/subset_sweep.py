@@ -219,18 +219,17 @@ class _Sweep:
         """Write the first ``planes`` planes of the slab, which no later window reaches, and move the slab on."""
         if planes == 0:
             return
-        axis = self.axis + 3
-        done = self.slab.narrow(axis, 0, planes)
-        target = result.narrow(axis, origin, planes)
-        if self.options.output == "labels":
-            target.copy_(done.argmax(dim=2, keepdim=True))  # the weights are positive: no need to divide
-        else:
-            torch.div(done, self.total.narrow(self.axis, 0, planes), out=target)
+        total = self.total.narrow(self.axis, 0, planes)
         rest = self.slab_size[self.axis] - planes
-        for tensor, dim in ((self.slab, axis), (self.total, self.axis)):
-            if rest > 0:
-                tensor.narrow(dim, 0, rest).copy_(tensor.narrow(dim, planes, rest).clone())
-            tensor.narrow(dim, rest, planes).zero_()
+        for scores, target in zip(self.slab.flatten(0, 1), result.flatten(0, 1), strict=True):  # one at a time: memory
+            done = scores.narrow(self.axis + 1, 0, planes)
+            target = target.narrow(self.axis + 1, origin, planes)
+            if self.options.output == "labels":
+                target.copy_(done.argmax(dim=0, keepdim=True))  # the weights are positive: no need to divide
+            else:
+                torch.div(done, total, out=target)
+            _move_on(scores, self.axis + 1, planes, rest)
+        _move_on(self.total, self.axis, planes, rest)
 
     def _add(self, pairs: list[tuple[int, tuple[slice, ...]]], origin: int) -> None:
         """Predict the windows ``pairs`` (sample, place) from every subset and add them to the slab."""
@@ -286,3 +285,10 @@ class _Sweep:
     def _scores(self, features: ModalityFeatures, masks: Tensor) -> Tensor:
         logits = self.network.decode(features, masks).logits.float()
         return logits.softmax(dim=1) if self._probabilities else logits
+
+
+def _move_on(slab: Tensor, axis: int, planes: int, rest: int) -> None:
+    """Drop the first ``planes`` planes along ``axis``, in place; zeros come in behind the ``rest``."""
+    if rest > 0:
+        slab.narrow(axis, 0, rest).copy_(slab.narrow(axis, planes, rest).clone())
+    slab.narrow(axis, rest, planes).zero_()
