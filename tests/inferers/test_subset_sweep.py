@@ -168,3 +168,15 @@ def test_errors():
         SubsetSweepInferer((8, 8, 8), sw_batch_size=0)
     with pytest.raises(ValueError, match="scores"):
         SubsetSweepInferer((8, 8, 8), output="everything")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(
+    ("image_device", "options"), [("cuda", {}), ("cuda", {"device": "cpu"}), ("cpu", {"sw_device": "cuda"})]
+)
+def test_devices_can_be_mixed(image_device, options):
+    net, image = _network(), _image(2)
+    expected = SubsetSweepInferer((8, 8, 8), output="scores")(image, net)
+    found = SubsetSweepInferer((8, 8, 8), output="scores", **options)(image.to(image_device), net.cuda())
+    for mask, scores in expected.items():
+        torch.testing.assert_close(found[mask].cpu(), scores, atol=1e-3, rtol=1e-3)
