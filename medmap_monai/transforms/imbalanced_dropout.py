@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
+from medmap_monai.data.splits import read_split
 from medmap_monai.data.study import StudyError
 from medmap_monai.modalities import SUBSET_SEPARATOR, Modalities
 from medmap_monai.transforms.modality_dropout import keep_non_empty, missing_rates
@@ -30,7 +32,8 @@ class ImbalancedModalityDropout(Transform):
 
     Args:
         modalities: names in channel order.
-        subsets: case id -> names (a list, or ``"flair+t1"``).
+        subsets: case id -> names (a list, or ``"flair+t1"``), or a split file, see
+            :func:`medmap_monai.data.splits.read_split`.
         rates: missing rate per modality, or one for all, conditioned on a non-empty subset of what is present.
         seed: for ``rates``.
 
@@ -41,13 +44,16 @@ class ImbalancedModalityDropout(Transform):
     def __init__(
         self,
         modalities: Sequence[str],
-        subsets: Mapping[str, Iterable[str] | str] | None = None,
+        subsets: Mapping[str, Iterable[str] | str] | str | os.PathLike[str] | None = None,
         rates: float | Mapping[str, float] | None = None,
         seed: int = 0,
     ) -> None:
         self.modalities = Modalities(tuple(modalities))
         if subsets is not None and rates is not None:
             raise ValueError("imbalanced modality dropout takes subsets or rates, not both")
+        if isinstance(subsets, str | os.PathLike):
+            rows = read_split(subsets, self.modalities)
+            subsets = {r.case_id: self.modalities.names if r.available is None else r.available for r in rows}
         self.subsets = None if subsets is None else {case: self._flags(names) for case, names in subsets.items()}
         self.rates = None if rates is None else missing_rates(self.modalities, rates)
         self.seed = int(seed)

@@ -166,9 +166,13 @@ class LoadStudy(Transform):
             raise StudyError(study.case_id, f"cannot be read ({type(error).__name__}: {error})", path) from error
         if data.dtype.kind not in "iufb":
             raise StudyError(study.case_id, f"holds {data.dtype} values, a number per voxel is expected", path)
-        if data.dtype.kind == "f" and not np.isfinite(data).all():
-            bad = int(data.size - np.isfinite(data).sum())
-            raise StudyError(study.case_id, f"holds {bad} values that are NaN or Inf", path)
+        if data.dtype.kind == "f":
+            with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf and is reported
+                data = data.astype(np.float32, copy=False)
+            finite = np.isfinite(data)
+            if not finite.all():
+                bad = int(data.size - finite.sum())
+                raise StudyError(study.case_id, f"holds {bad} values that are NaN or Inf", path)
         return _Volume(data, np.asarray(meta["affine"], dtype=np.float64), file.header, path)
 
     def _same_grid(self, volume: _Volume, reference: _Volume) -> bool:

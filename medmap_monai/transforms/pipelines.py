@@ -51,7 +51,7 @@ def train_transforms(
     augment: str = "published",
     dropout_rates: float | Mapping[str, float] | None = None,
     dropout_prob: float = 1.0,
-    subsets: Mapping[str, Iterable[str] | str] | None = None,
+    subsets: Mapping[str, Iterable[str] | str] | str | os.PathLike[str] | None = None,
     missing_rates: float | Mapping[str, float] | None = None,
     missing_seed: int = 0,
     resample: bool = False,

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from monai.data import CacheDataset
 from monai.transforms import Compose, Randomizable
 
+from medmap_monai.data.splits import SplitRow, write_split
 from medmap_monai.data.study import StudyError
 from medmap_monai.transforms.imbalanced_dropout import (
     ImbalancedModalityDropout,
@@ -76,6 +77,14 @@ def test_subsets_by_case_zero_the_channels_and_set_both_masks():
         assert (out["image"][~mask] == 0).all()
         assert item["present_mask"].all()
     assert image[0].all()
+
+
+def test_subsets_come_from_a_split_file(tmp_path):
+    path = tmp_path / "split.csv"
+    write_split(path, [SplitRow("a", available=("t2", "t1")), SplitRow("b")])
+    dropper = ImbalancedModalityDropout(NAMES, subsets=path)
+    assert dropper.mask("a", ALL) == (False, False, True, True)
+    assert dropper.mask("b", ALL) == (True, True, True, True)
 
 
 def test_available_entry_is_granted_and_consumed():
