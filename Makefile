@@ -7,10 +7,11 @@ STAMP := $(VENV)/.medmap-installed
 TEST_THREADS ?= 1
 TEST_PROCESSES ?= 2
 
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo demo-myops test lint format clean
 
 help:
 	@echo "make demo        phantom cohort -> train -> predict with two of four files -> evaluate -> report"
+	@echo "make demo-myops  the same on the heart: MyoPS2020, three sequences, slices"
 	@echo "make test        the whole test suite"
 	@echo "make lint        ruff and mypy"
 
@@ -24,6 +25,9 @@ install: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/python pipelines/quickstart.py --output demo
+
+demo-myops: $(STAMP)
+	$(BIN)/python pipelines/quickstart.py --task myops --output demo-myops
 
 test: $(STAMP)
 	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal tests

@@ -15,7 +15,26 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BUNDLE = "brats_unet_dropout"
+
+# what each task shows: its bundle, its phantom cohorts, and the sequences of the study that the clinic sends
+TASKS: dict[str, dict[str, str]] = {
+    "brats": {
+        "bundle": "brats_unet_dropout",
+        "edition": "brats2020",
+        "shape": "32 32 32",
+        "train": "60",
+        "test": "16",
+        "kept": "flair+t1ce",
+    },
+    "myops": {
+        "bundle": "myops_dmafnet",
+        "edition": "myops2020",
+        "shape": "64 64 8",
+        "train": "25",
+        "test": "10",
+        "kept": "bssfp+t2",
+    },
+}
 
 
 def run(title: str, command: list[str], cwd: Path | None = None) -> None:
@@ -32,31 +51,33 @@ def run(title: str, command: list[str], cwd: Path | None = None) -> None:
 def main() -> None:
     """Run the steps; each leaves its result in the output folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=sorted(TASKS), default="brats")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
-    parser.add_argument("--train-cases", type=int, default=60, help="phantom cases to train and validate on")
-    parser.add_argument("--test-cases", type=int, default=16, help="held-out phantom cases")
+    parser.add_argument("--train-cases", type=int, help="phantom cases to train and validate on")
+    parser.add_argument("--test-cases", type=int, help="held-out phantom cases")
     parser.add_argument("--epochs", type=int, help="epochs (default: those of the bundle's phantom overlay)")
     arguments = parser.parse_args()
     output = arguments.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
-    bundle = output / BUNDLE
+    task = TASKS[arguments.task]
+    bundle = output / task["bundle"]
     if not bundle.is_dir():
         # a copy, so that the demo's small network never ends up in the repository's bundle
         shutil.copytree(
-            REPOSITORY / "bundles" / BUNDLE, bundle, ignore=shutil.ignore_patterns("*.pt", "phantom", "runs")
+            REPOSITORY / "bundles" / task["bundle"], bundle, ignore=shutil.ignore_patterns("*.pt", "phantom", "runs")
         )
 
-    shape = ["--shape", "32", "32", "32"]
+    shape = ["--shape", *task["shape"].split()]
     # two studies per case: the test cohort is complete, the clinic's study has only two of its four files
     cohorts = {
-        "phantom/train": ["--cases", str(arguments.train_cases), "--seed", "0"],
-        "phantom/test": ["--cases", str(arguments.test_cases), "--seed", "1000"],
-        "clinic": ["--cases", "1", "--seed", "2000", "--only", "last=flair+t1ce"],
+        "phantom/train": ["--cases", str(arguments.train_cases or task["train"]), "--seed", "0"],
+        "phantom/test": ["--cases", str(arguments.test_cases or task["test"]), "--seed", "1000"],
+        "clinic": ["--cases", "1", "--seed", "2000", "--only", f"last={task['kept']}"],
     }
     for name, options in cohorts.items():
         run(
             f"phantom cohort (synthetic): {name}",
-            ["medmap", "phantom", "--edition", "brats2020", *options, *shape, str(output / name)],
+            ["medmap", "phantom", "--edition", task["edition"], *options, *shape, str(output / name)],
         )
     overlays = "['configs/train.json','configs/phantom.json']"
     training = ["python", "-m", "monai.bundle", "run", "training", "--config_file", overlays]
@@ -65,7 +86,7 @@ def main() -> None:
     run("train the bundle with its phantom overlay", training, cwd=bundle)
     bundle_options = ["--bundle", str(bundle), "--overlay", "phantom"]
     run(
-        "segment a study of which only FLAIR and T1ce exist",
+        f"segment a study of which only {task['kept']} exist",
         ["medmap", "predict", str(output / "clinic"), *bundle_options, "--output", str(output / "predictions")],
     )
     evaluation = output / "evaluation"

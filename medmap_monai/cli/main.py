@@ -5,8 +5,10 @@ from __future__ import annotations
 import typer
 
 from medmap_monai import __version__
+from medmap_monai.cli.bundle import app as bundle_app
 from medmap_monai.cli.evaluate import evaluate
 from medmap_monai.cli.features import features
+from medmap_monai.cli.import_weights import import_weights
 from medmap_monai.cli.info import info
 from medmap_monai.cli.phantom import phantom
 from medmap_monai.cli.predict import predict
@@ -34,8 +36,9 @@ def _root(
     """Segment medical images when some modalities are missing."""
 
 
-for _command in (phantom, split, predict, evaluate, features, info):
+for _command in (phantom, split, predict, evaluate, features, import_weights, info):
     app.command()(_command)
+app.add_typer(bundle_app, name="bundle")
 
 
 def main() -> None:
