@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+from monai.bundle import ConfigParser
 from torch.nn.parallel import DistributedDataParallel
 
 from medmap_monai.losses.covariance_consistency import CovarianceConsistencyLoss
@@ -19,11 +22,15 @@ from medmap_monai.losses.temperature_kl import TemperatureKLLoss
 from medmap_monai.methods.base import MethodOutput
 from medmap_monai.methods.case_counts import CaseCounts
 from medmap_monai.methods.dmaf import DMAF, deepest_channels
+from medmap_monai.methods.medmap import MedMAP
+from medmap_monai.methods.passion import Passion
 from medmap_monai.methods.training_monitor import DynamicTrainingMonitor
 from medmap_monai.networks.aligned import AlignedNetwork
 from medmap_monai.networks.base import ModalityNetwork
 from medmap_monai.networks.dmafnet import DMAFNet
 from medmap_monai.networks.early_fusion_unet import EarlyFusionUNet
+from medmap_monai.networks.m2ftrans import M2FTrans
+from medmap_monai.networks.mmformer import MMFormer
 from medmap_monai.networks.rfnet import RFNet
 from medmap_monai.networks.unet import ModalityUNet
 
@@ -63,6 +70,12 @@ _BACKBONES = {
     "dmafnet 3d": lambda: _dmafnet(dims=3),
     "unet with dmaf": lambda: ModalityUNet(2, 3, 3, (4, 8, 12), 1, fusion=("dmaf", PLAIN_DMAF)),
     "rfnet": lambda: RFNet(3, 3, 3, base_width=2, levels=3),
+    "mmformer": lambda: MMFormer(
+        2, 3, 3, base_width=2, levels=3, token_width=8, heads=2, mlp_width=8, position_size=2, dropout_rate=0.0
+    ),
+    "m2ftrans": lambda: M2FTrans(
+        2, 3, 3, base_width=4, levels=3, transformer_layers=1, heads=2, mlp_width=8, position_size=2, dropout_rate=0.0
+    ),
     "aligned": lambda: AlignedNetwork(_dmafnet()),
 }
 
@@ -80,6 +93,19 @@ def test_runs_on_backbones_with_finite_gradients_everywhere(name):
     method.after_backward()
     missing = [n for n, p in method.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not missing
+
+
+def test_composes_with_medmap_and_the_network_with_passion():
+    image, label = _batch()
+    method = MedMAP(DMAF(AlignedNetwork(_dmafnet())))
+    output = method(image, MASK, MASK, label)
+    assert {"align", "prototype", "modality"} < set(output.losses)
+    _total(output).backward()
+    method.after_backward()
+    passion = Passion(_dmafnet(), modality_weight=[1.0] * 3)
+    _total(passion(image, MASK, MASK, label)).backward()
+    for module in (method, passion):
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
 
 
 def _attention(network: ModalityNetwork, **options: object) -> MaskedAttentionAlignmentLoss:
@@ -355,3 +381,20 @@ def test_own_losses_may_be_given():
     torch.testing.assert_close(output.losses["fused"], output.pred.square().mean())
     _total(output).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
+
+
+def test_the_documentation_configures_what_it_says():
+    page = Path(__file__).parents[2] / "docs" / "explanation" / "dmafnet.md"
+    blocks = [
+        json.loads(text) for text in re.findall(r"```json\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    ]
+    assert len(blocks) == 2
+    parser = ConfigParser({"modalities": ["bssfp", "lge", "t2"], "num_classes": 3, "learning_rate": 0.01})
+    for block in blocks:
+        parser.update(block)
+    parser["network_def"].update({"spatial_dims": 2, "channels": [4, 8], "deep_supervision": 0})
+    parser["method"].update({"monitor": "@monitor"})
+    method, optimizer = parser.get_parsed_content("method"), parser.get_parsed_content("optimizer")
+    assert isinstance(method.network, DMAFNet)
+    assert method.monitor.grad_mode == "lr"
+    assert len(optimizer.param_groups) == 4

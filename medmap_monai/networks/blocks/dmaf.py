@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from typing import List, Optional  # noqa: UP035 (TorchScript reads these forms)
 
 import torch
-from monai.networks.blocks import MLPBlock
 from monai.networks.layers.factories import Conv
 from monai.networks.utils import pixelshuffle
 from monai.utils import ensure_tuple_rep, look_up_option
 from torch import Tensor, nn
 from torch.nn.functional import (
     interpolate,
-    scaled_dot_product_attention,
     softplus,
 )
 
 from medmap_monai.networks.base import zero_absent
 from medmap_monai.networks.blocks.backend import runs_eagerly
+from medmap_monai.networks.blocks.transformer import TransformerLayer
 
 
 def area_pool(x: Tensor, grid: List[int]) -> Tensor:  # noqa: UP006
@@ -37,47 +36,6 @@ def area_pool(x: Tensor, grid: List[int]) -> Tensor:  # noqa: UP006
         mean = inside.to(x.dtype) / (after - first).to(x.dtype)
         x = torch.matmul(x.transpose(axis, -1), mean).transpose(axis, -1)
     return x
-
-
-class MaskedTransformerLayer(nn.Module):
-    """Pre-norm transformer encoder layer over tokens of which some are absent.
-
-    Absent tokens are no keys for anybody and come out as exact zeros. (MONAI's ``TransformerBlock`` needs einops, owns
-    a cross-attention norm that is never used, which DDP rejects, and its fast attention drops out in eval mode.)
-
-    Args:
-        channels: token width C.
-        heads: attention heads; must divide ``channels``.
-        mlp_channels: width of the hidden feed-forward layer.
-        dropout: dropout rate in attention, projection and feed-forward.
-    """
-
-    def __init__(self, channels: int, heads: int, mlp_channels: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.dropout = dropout
-        self.norm1 = nn.LayerNorm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
-        self.project = nn.Linear(channels, channels)
-        self.drop = nn.Dropout(dropout)
-        self.norm2 = nn.LayerNorm(channels)
-        self.mlp = MLPBlock(channels, mlp_channels, dropout_rate=dropout)
-
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (B, T, C) and a bool mask (B, T) with at least one True per row -> tokens (B, T, C)."""
-        batch, length, channels = tokens.shape[0], tokens.shape[1], tokens.shape[2]
-        qkv = self.qkv(self.norm1(tokens)).reshape(batch, length, 3, self.heads, channels // self.heads)
-        qkv = qkv.permute(2, 0, 3, 1, 4)
-        attended = scaled_dot_product_attention(
-            qkv[0],
-            qkv[1],
-            qkv[2],
-            attn_mask=mask.reshape(batch, 1, 1, length),
-            dropout_p=self.dropout if self.training else 0.0,
-        )
-        tokens = tokens + self.drop(self.project(attended.transpose(1, 2).reshape(batch, length, channels)))
-        tokens = tokens + self.mlp(self.norm2(tokens))
-        return torch.where(mask.unsqueeze(-1), tokens, torch.zeros_like(tokens))
 
 
 class DMAFFusion(nn.Module):
@@ -154,7 +112,7 @@ class DMAFFusion(nn.Module):
         nn.init.trunc_normal_(self.modality_embedding, std=0.02)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
-            MaskedTransformerLayer(channels, heads, mlp_ratio * channels, dropout) for _ in range(depth)
+            TransformerLayer(channels, heads, mlp_ratio * channels, dropout) for _ in range(depth)
         )
         maps = channels if per_channel else 1
         self.to_maps: nn.Module = nn.Identity()
@@ -192,7 +150,9 @@ class DMAFFusion(nn.Module):
         keys = torch.logical_or(mask, torch.logical_not(mask.any(dim=1, keepdim=True)))
         present = keys.unsqueeze(2).expand(batch, number, x.shape[1] // number).flatten(1)
         for layer in self.layers:
-            x = layer(x, present)
+            q, k, v = layer.project(x)  # type: ignore[operator]
+            x = layer.attend(x, q, k, v, present[:, None, None])  # type: ignore[operator]
+            x = torch.where(present.unsqueeze(2), x, torch.zeros_like(x))
         x = x.reshape(batch * number, -1, channels).transpose(1, 2).reshape([batch * number, channels] + grid)
         x = self.to_maps(x)
         if self.scale > 1:

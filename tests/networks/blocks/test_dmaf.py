@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from medmap_monai.networks.blocks.dmaf import DMAFFusion, MaskedTransformerLayer, area_pool
+from medmap_monai.networks.blocks.dmaf import DMAFFusion, area_pool
 
 OPTIONS = [
     {},
@@ -138,14 +138,14 @@ def test_area_pool_equals_adaptive_average_pooling(size, grid):
     torch.testing.assert_close(area_pool(x, wanted), pool(tuple(wanted))(x))
 
 
-def test_masked_layer_equals_the_layer_on_the_present_tokens():
-    torch.manual_seed(0)
-    layer = MaskedTransformerLayer(8, heads=2, mlp_channels=16, dropout=0.1).eval()
-    tokens, mask = torch.randn(1, 6, 8), torch.tensor([[1, 0, 1, 1, 0, 1]]).bool()
-    out = layer(tokens, mask)
-    alone = layer(tokens[:, mask[0]], torch.ones(1, 4, dtype=torch.bool))
-    torch.testing.assert_close(out[:, mask[0]], alone)
-    assert torch.equal(out[:, ~mask[0]], torch.zeros(1, 2, 8))
+def test_attention_over_absent_tokens_equals_attention_without_them():
+    """A modality that a row lacks is no key for anybody: the same as a fusion that never had it."""
+    fusion, features = _fusion(4, (6, 6)), _features(4, (6, 6))
+    mask = torch.tensor([[1, 0, 1, 1]] * 3 + [[1, 1, 1, 1]]).bool()  # the last row keeps all columns in
+    kept = torch.tensor([0, 2, 3])
+    alone = fusion.weights(fusion.project(features)[:, kept], mask[:, kept], kept, [6, 6])
+    weights = _weights(fusion, features, mask)
+    torch.testing.assert_close(weights[:3][:, kept], alone[:3], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [[[1, 1, 0], [1, 1, 1]], [[1, 0, 0], [0, 1, 0]]])
