@@ -12,6 +12,8 @@ from medmap_monai.methods.passion import Passion
 from medmap_monai.networks.aligned import AlignedNetwork
 from medmap_monai.networks.base import ModalityNetwork
 from medmap_monai.networks.dmafnet import DMAFNet
+from medmap_monai.networks.m2ftrans import M2FTrans
+from medmap_monai.networks.mmformer import MMFormer
 from medmap_monai.networks.rfnet import RFNet
 from medmap_monai.networks.unet import ModalityUNet
 
@@ -30,12 +32,23 @@ def dmafnet() -> DMAFNet:
     return DMAFNet(2, 3, CLASSES, channels=(4, 8), deep_supervision=0, dmaf={"depth": 1, "dropout": 0.0})
 
 
+def mmformer() -> MMFormer:
+    return MMFormer(2, 3, CLASSES, base_width=4, levels=3, token_width=16, heads=2, mlp_width=16, position_size=4)
+
+
+def m2ftrans() -> M2FTrans:
+    return M2FTrans(2, 3, CLASSES, base_width=4, levels=3, transformer_layers=1, heads=2, mlp_width=16, position_size=4)
+
+
 NETWORKS: dict[str, Callable[[], ModalityNetwork]] = {
     "unet": unet,
     "rfnet": rfnet,
+    "mmformer": mmformer,
+    "m2ftrans": m2ftrans,
     "dmafnet": dmafnet,
     "aligned unet": lambda: AlignedNetwork(unet(), levels=[0, -1]),
     "aligned rfnet": lambda: AlignedNetwork(rfnet()),
+    "aligned mmformer": lambda: AlignedNetwork(mmformer(), levels=[-1]),
 }
 
 
