@@ -233,6 +233,7 @@ class SubsetEvaluator:
             "amp": self.amp,
             "modalities": list(self.modalities),
             "subsets": [self.modalities.subset_name(mask) for mask in self.subset_masks],
+            "classes": list(self._classes),
             "regions": {
                 r.name: {"classes": list(r.classes), "minimum_voxels": r.minimum_voxels} for r in self._regions
             },

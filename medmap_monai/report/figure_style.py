@@ -1,0 +1,105 @@
+"""Colours and type of the figures; colour-blind safe, the same in the page and in saved files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+
+matplotlib.use("Agg")  # files only: no window system is needed
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from medmap_monai.modalities import Modalities
+from medmap_monai.utils.files import atomic_path
+
+#: Okabe and Ito, "Color Universal Design" (2008)
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, YELLOW, INK = "#CC79A7", "#56B4E9", "#F0E442", "#1b2733"
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW)
+#: by class name: the hues of the papers (core red, oedema green, enhancing yellow) in tones that stay apart for all
+_CLASSES = {"NCR": VERMILION, "ED": GREEN, "ET": YELLOW, "RC": SKY, "scar": YELLOW, "oedema": GREEN}
+_SEQUENTIAL = "YlGnBu"
+_RC: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a94a0",
+    "axes.labelcolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "xtick.color": "#44505c",
+    "ytick.color": "#44505c",
+    "text.color": INK,
+    "legend.frameon": False,
+    "figure.dpi": 100,
+    "svg.hashsalt": "medmap-monai",  # the same figure gives the same file
+}
+
+
+class FigureFiles(NamedTuple):
+    """A saved figure: both files, and its description for readers who cannot see it."""
+
+    png: Path
+    svg: Path
+    description: str
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Matplotlib settings of all figures."""
+    with plt.rc_context(_RC):
+        yield
+
+
+def save_figure(figure: Figure, folder: str | os.PathLike[str], name: str, description: str) -> FigureFiles:
+    """Write ``<name>.png`` (200 dpi) and ``<name>.svg`` into ``folder``, close the figure, return the files."""
+    target = Path(folder)
+    files = FigureFiles(target / f"{name}.png", target / f"{name}.svg", description)
+    with figure_style():
+        with atomic_path(files.png) as temporary:
+            figure.savefig(temporary, dpi=200, metadata={"Software": None})
+        with atomic_path(files.svg) as temporary:
+            figure.savefig(temporary, metadata={"Date": None})
+    plt.close(figure)
+    return files
+
+
+def modality_colours(modalities: Modalities) -> dict[str, str]:
+    """A colour per modality, by its place in the order."""
+    return {name: SERIES[i % len(SERIES)] for i, name in enumerate(modalities)}
+
+
+def class_colours(classes: Sequence[str]) -> list[str]:
+    """A colour per class index; index 0 (background) is not drawn."""
+    rest = [colour for colour in SERIES if colour not in {_CLASSES.get(name) for name in classes}]
+    colours = ["#000000"]
+    for name in classes[1:]:
+        colours.append(_CLASSES[name] if name in _CLASSES else rest.pop(0) if rest else SERIES[len(colours) % 7])
+    return colours
+
+
+def cell_colour(share: float) -> tuple[str, str]:
+    """Background and text colour (hex) of a table cell: ``share`` 0 = worst (light), 1 = best (dark)."""
+    red, green, blue, _ = matplotlib.colormaps[_SEQUENTIAL](0.04 + 0.78 * min(max(share, 0.0), 1.0))
+    luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
+    background = "#" + "".join(f"{round(255 * part):02x}" for part in (red, green, blue))
+    return background, "#ffffff" if luminance < 0.25 else "#10202c"
+
+
+def gain_colour(gain: float, largest: float) -> tuple[str, str]:
+    """Background and text colour of a gain: blue for better, orange for worse, white for none."""
+    share = 0.0 if largest <= 0 else max(-1.0, min(1.0, gain / largest))
+    tone = (0, 114, 178) if share >= 0 else (230, 159, 0)
+    strength = 0.85 * abs(share) ** 0.8
+    mixed = [round(255 + (part - 255) * strength) for part in tone]
+    dark = sum(w * (c / 255) ** 2.2 for w, c in zip((0.2126, 0.7152, 0.0722), mixed, strict=True)) < 0.25
+    return "#" + "".join(f"{c:02x}" for c in mixed), "#ffffff" if dark else "#10202c"
