@@ -1,0 +1,33 @@
+"""What ``make demo`` runs, with one epoch and few cases."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(("task", "subsets", "kept"), [("brats", 15, "flair+t1ce"), ("myops", 7, "bssfp+t2")])
+def test_quickstart(
+    task: str, subsets: int, kept: str, tmp_path: Path, run_command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    command = ["python", str(REPOSITORY / "pipelines/quickstart.py"), "--task", task, "--output", str(tmp_path / "demo")]
+    done = run_command(*command, "--epochs", "1", "--train-cases", "10", "--test-cases", "2", cwd=tmp_path)
+    demo = tmp_path / "demo"
+    for line in done.stdout.splitlines()[-6:]:
+        assert (tmp_path / line.split()[-1]).exists(), line
+    with (demo / "predictions/predictions.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["modalities_used"] == kept
+    assert row["status"] == "ok"
+    summary = json.loads((demo / "evaluation/summary.json").read_text())
+    assert summary["synthetic"] is True
+    assert len({score["subset"] for score in summary["scores"]} - {"mean"}) >= subsets
+    assert (demo / "report.html").stat().st_size < 20e6
+    assert "synthetic" in (demo / "report.html").read_text().lower()
