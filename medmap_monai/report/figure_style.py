@@ -90,9 +90,7 @@ def class_colours(classes: Sequence[str]) -> list[str]:
 def cell_colour(share: float) -> tuple[str, str]:
     """Background and text colour (hex) of a table cell: ``share`` 0 = worst (light), 1 = best (dark)."""
     red, green, blue, _ = matplotlib.colormaps[_SEQUENTIAL](0.04 + 0.78 * min(max(share, 0.0), 1.0))
-    luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
-    background = "#" + "".join(f"{round(255 * part):02x}" for part in (red, green, blue))
-    return background, "#ffffff" if luminance < 0.25 else "#10202c"
+    return _with_ink((round(255 * red), round(255 * green), round(255 * blue)))
 
 
 def gain_colour(gain: float, largest: float) -> tuple[str, str]:
@@ -100,6 +98,13 @@ def gain_colour(gain: float, largest: float) -> tuple[str, str]:
     share = 0.0 if largest <= 0 else max(-1.0, min(1.0, gain / largest))
     tone = (0, 114, 178) if share >= 0 else (230, 159, 0)
     strength = 0.85 * abs(share) ** 0.8
-    mixed = [round(255 + (part - 255) * strength) for part in tone]
-    dark = sum(w * (c / 255) ** 2.2 for w, c in zip((0.2126, 0.7152, 0.0722), mixed, strict=True)) < 0.25
-    return "#" + "".join(f"{c:02x}" for c in mixed), "#ffffff" if dark else "#10202c"
+    red, green, blue = (round(255 + (part - 255) * strength) for part in tone)
+    return _with_ink((red, green, blue))
+
+
+def _with_ink(colour: tuple[int, int, int]) -> tuple[str, str]:
+    """The colour in hex, and black or white, whichever stands out more (at least 4.5 to 1, WCAG AA)."""
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in (c / 255 for c in colour)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    ink = "#ffffff" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#000000"
+    return "#{:02x}{:02x}{:02x}".format(*colour), ink
