@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import List, Optional  # noqa: UP035 (TorchScript reads these forms)
 
@@ -55,7 +56,7 @@ class IntraModalTransformer(nn.Module):
         super().__init__()
         self.grid = grid
         self.embed = PlainConv(spatial_dims, in_channels, width)
-        self.positions = nn.Parameter(torch.zeros(1, int(torch.tensor(grid).prod()), width))
+        self.positions = nn.Parameter(torch.zeros(1, math.prod(grid), width))
         self.layers = nn.ModuleList(TransformerLayer(width, heads, mlp_width, dropout_rate) for _ in range(layers))
 
     def positions_for(self, size: List[int]) -> Tensor:  # noqa: UP006
@@ -142,11 +143,18 @@ class MMFormer(ModalityNetwork):
         self.has_unimodal_decoder = True
         self.reference_bugs = reference_bugs
         self.token_width = token_width
-        grid = grid_sizes(default_size if position_size is None else position_size, spatial_dims)
+        self.position_grid = grid_sizes(default_size if position_size is None else position_size, spatial_dims)
         widths = [base_width * 2**level for level in range(levels - 1, -1, -1)]  # coarse to fine, as they are used
         self.intra = nn.ModuleList(
             IntraModalTransformer(
-                spatial_dims, widths[0], token_width, transformer_layers, heads, mlp_width, dropout_rate, grid
+                spatial_dims,
+                widths[0],
+                token_width,
+                transformer_layers,
+                heads,
+                mlp_width,
+                dropout_rate,
+                self.position_grid,
             )
             for _ in range(in_channels)
         )

@@ -33,6 +33,8 @@ class PlainConv(nn.Module):
         groups: int = 1,
     ) -> None:
         super().__init__()
+        if spatial_dims not in (2, 3):
+            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
         if kernel_size not in (1, 3) or padding_mode not in ("reflect", "zeros"):
             raise ValueError(
                 f"kernel_size must be 1 or 3 and padding_mode 'reflect' or 'zeros', got {kernel_size}, {padding_mode!r}"

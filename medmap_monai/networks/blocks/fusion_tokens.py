@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import List, Tuple  # noqa: UP035 (TorchScript reads these forms)
 
 import torch
@@ -41,7 +42,7 @@ class FusionTokenTransformer(nn.Module):
         super().__init__()
         if layers < 1:
             raise ValueError(f"transformer_layers must be at least 1, got {layers}")
-        count = int(torch.tensor(grid).prod())
+        count = math.prod(grid)
         self.modalities = modalities
         self.grid = grid
         self.positions = nn.Parameter(torch.zeros(1, (modalities + 1) * count, width))

@@ -98,7 +98,7 @@ def convolve_slots(
     per_modality = weight.reshape(weight.shape[0], placement.shape[2], -1)  # (K, M, C)
     chosen = torch.einsum("rsm,kmc->rksc", placement.to(weight.dtype), per_modality).flatten(2)  # (R, K, S * C)
     joined = slots.flatten(1, 2)
-    if joined.shape[0] == 1:
+    if runs_eagerly() and joined.shape[0] == 1:
         return convolve(joined, chosen.reshape([weight.shape[0], -1] + [1] * (joined.ndim - 2)), bias)
     inner = torch.bmm(joined.flatten(2).transpose(1, 2), chosen.transpose(1, 2))
     if bias is not None:

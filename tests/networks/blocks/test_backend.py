@@ -1,0 +1,112 @@
+"""The layout policy computes what the plain PyTorch functions compute."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medmap_monai.networks.blocks.backend import (
+    convolve,
+    instance_norm,
+    is_channels_last,
+    reflect_pad,
+    stack_modalities,
+    to_preferred_layout,
+    upsample,
+)
+
+
+def volume(*shape: int, last: bool = False) -> Tensor:
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return to_preferred_layout(x) if last else x
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "out", "kernel", "stride", "groups"),
+    [
+        ((1, 4, 7, 6, 5), 8, 3, 1, 1),  # one small row: cut in two, odd number of planes
+        ((1, 4, 8, 6, 5), 8, 3, 2, 1),
+        ((1, 4, 3, 3, 3), 8, 3, 1, 1),  # a single output plane
+        ((2, 4, 8, 6, 5), 8, 3, 2, 1),
+        ((1, 4, 8, 6, 5), 8, 1, 1, 1),
+        ((3, 4, 8, 6, 5), 8, 1, 1, 2),
+        ((1, 4, 5, 6, 5), 4, 3, 1, 4),
+        ((1, 4, 9, 6), 8, 3, 1, 1),
+        ((1, 4, 9, 6), 8, 1, 1, 1),
+        ((1, 1, 32, 40, 40), 2, 3, 1, 1),  # above the limit of one small row
+    ],
+)
+def test_convolve_equals_torch(
+    shape: tuple[int, ...], out: int, kernel: int, stride: int, groups: int, last: bool
+) -> None:
+    dims = len(shape) - 2
+    x = volume(*shape, last=last).requires_grad_(True)
+    weight = volume(out, shape[1] // groups, *[kernel] * dims).requires_grad_(True)
+    bias = volume(out).requires_grad_(True)
+    plain = F.conv3d if dims == 3 else F.conv2d
+    expected = plain(x, weight, bias, stride=stride, groups=groups)
+    result = convolve(x, weight, bias, stride, groups)
+    torch.testing.assert_close(result, expected)
+    target = torch.randn_like(expected)
+    for a, b in zip(
+        torch.autograd.grad((result * target).sum(), [x, weight, bias]),
+        torch.autograd.grad((expected * target).sum(), [x, weight, bias]),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("shape", [(1, 3, 4, 5, 6), (3, 2, 4, 4, 4), (2, 3, 6, 5), (1, 4, 5, 5, 5)])
+def test_instance_norm_equals_torch(shape: tuple[int, ...], last: bool) -> None:
+    x = (volume(*shape, last=last) + 3).requires_grad_(True)
+    result, expected = instance_norm(x), F.instance_norm(x)
+    torch.testing.assert_close(result, expected)
+    target = torch.randn_like(expected)
+    (a,) = torch.autograd.grad((result * target).sum(), [x])
+    (b,) = torch.autograd.grad((expected * target).sum(), [x])
+    torch.testing.assert_close(a, b)
+    assert torch.autograd.gradcheck(instance_norm, (x,))
+
+
+def test_instance_norm_is_precise_on_a_large_volume() -> None:
+    x = to_preferred_layout(torch.randn(1, 2, 80, 80, 80, generator=torch.Generator().manual_seed(0)) + 3)
+    assert (instance_norm(x) - F.instance_norm(x.double())).abs().max() < 5e-6
+
+
+def test_instance_norm_of_one_voxel_is_zero() -> None:
+    assert not instance_norm(torch.rand(2, 3, 1, 1, 1)).any()
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2, 3, 4), (2, 1, 5, 2)])
+def test_reflect_pad_equals_torch(shape: tuple[int, ...]) -> None:
+    x = volume(*shape)
+    assert torch.equal(reflect_pad(x), F.pad(x, [1, 1] * (len(shape) - 2), mode="reflect"))
+
+
+def test_reflect_pad_repeats_an_axis_of_one_voxel() -> None:
+    x = volume(1, 1, 1, 3)
+    expected = F.pad(x, [1, 1, 0, 0], mode="reflect").repeat(1, 1, 3, 1)
+    assert torch.equal(reflect_pad(x), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 4, 3, 5), (2, 3, 4, 5), (1, 1, 1, 2, 2)])
+def test_upsample_equals_interpolate(shape: tuple[int, ...]) -> None:
+    mode = "trilinear" if len(shape) == 5 else "bilinear"
+    for x in (volume(*shape), volume(*shape, last=True)):
+        torch.testing.assert_close(
+            upsample(x, 2), F.interpolate(x, scale_factor=2, mode=mode, align_corners=True), atol=1e-6, rtol=1e-6
+        )
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_stacked_modalities_concatenate_without_a_copy(last: bool) -> None:
+    maps = [volume(2, 3, 4, 5, 6, last=last) + m for m in range(4)]
+    stacked = stack_modalities(maps)
+    assert torch.equal(stacked, torch.stack(maps, dim=1))
+    joined = stacked.flatten(1, 2)
+    assert joined.data_ptr() == stacked.data_ptr()
+    assert is_channels_last(joined) is last
