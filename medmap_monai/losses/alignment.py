@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 
 class AlignmentForm(StrEnum):
-    """What is compared: features voxel by voxel, or each channel's distribution over space."""
+    """What is compared: features voxel by voxel, the same free of scale, or each channel's distribution over space."""
 
     MSE = "mse"
+    RELATIVE = "relative"
     GAUSSIAN_KL = "gaussian_kl"
 
 
@@ -45,9 +46,11 @@ class AlignmentLoss(nn.Module):
     ``mse`` (its factor 1/8 is 1/(2M) for four modalities); the other forms are ours.
 
     Args:
-        form: ``"mse"`` as above; ``"gaussian_kl"`` the closed-form KL divergence between normal distributions of each
-            channel over space, the anchor being the moment-matched mixture. The second aligns statistics and leaves
-            the spatial content alone.
+        form: ``"mse"`` as above. ``"relative"`` divides it, per sample, by the features' mean variance over space, so
+            that making all features small does not lower it (measured: at the first level ``mse`` mostly does that);
+            a normal anchor has a scale of its own and is compared as with ``mse``. ``"gaussian_kl"`` is the
+            closed-form KL divergence between normal distributions of each channel over space, the anchor being the
+            moment-matched mixture; it aligns statistics and leaves the spatial content alone.
         weight_terms_by_anchor: weigh the terms of the sum by the mixture weights instead of uniformly. Then the loss
             is the weighted Jensen-Shannon form: by the compensation identity no other anchor gives a smaller value.
             A normal anchor has no weights, its terms stay uniform.
@@ -75,10 +78,12 @@ class AlignmentLoss(nn.Module):
         """Distance of each modality to the anchor, (B, M); zero where ``mask`` is False."""
         with torch.autocast(features.device.type, enabled=False):
             features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
-            if self.form == AlignmentForm.MSE:
-                distance = _unit_variance_kl(features, anchor)
-            else:
+            if self.form == AlignmentForm.GAUSSIAN_KL:
                 distance = _spatial_gaussian_kl(features, anchor)
+            else:
+                distance = _unit_variance_kl(features, anchor)
+                if self.form == AlignmentForm.RELATIVE and anchor.weights is not None:
+                    distance = distance / _mean_variance(features, mask)
             return torch.where(mask, distance, torch.zeros_like(distance))
 
     def reduce(self, terms: Tensor, anchor: Anchor, mask: Tensor) -> Tensor:
@@ -98,6 +103,13 @@ def _unit_variance_kl(features: Tensor, anchor: Anchor) -> Tensor:
         return 0.5 * squared
     log_variance = anchor.log_variance.to(features.dtype)
     return 0.5 * ((squared + 1.0) * torch.exp(-log_variance) + log_variance - 1.0)
+
+
+def _mean_variance(features: Tensor, mask: Tensor, eps: float = 1e-4) -> Tensor:
+    """Variance over space, averaged over channels and over the modalities in ``mask``: (B, 1)."""
+    variance = features.flatten(3).var(dim=3, correction=0).mean(dim=2)
+    count = mask.sum(dim=1, keepdim=True).clamp_min(1)
+    return torch.where(mask, variance, torch.zeros_like(variance)).sum(dim=1, keepdim=True) / count + eps
 
 
 def _spatial_gaussian_kl(features: Tensor, anchor: Anchor, eps: float = 1e-4) -> Tensor:

@@ -77,7 +77,7 @@ def test_standard_normal_is_half_the_mean_square() -> None:
     torch.testing.assert_close(AlignmentLoss()(features, anchor, mask), 0.5 * features.square().mean())
 
 
-@pytest.mark.parametrize("form", ["mse", "gaussian_kl"])
+@pytest.mark.parametrize("form", ["mse", "relative", "gaussian_kl"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_masks_act_per_sample_and_absent_modalities_do_not_count(form: str, weighted: bool) -> None:
     features, mask = features_of(3), masks("1011", "0110", "0001")
@@ -92,7 +92,7 @@ def test_masks_act_per_sample_and_absent_modalities_do_not_count(form: str, weig
     assert alone[2] == pytest.approx(0.0, abs=1e-12)  # a lone modality is its own anchor
 
 
-@pytest.mark.parametrize("form", ["mse", "gaussian_kl"])
+@pytest.mark.parametrize("form", ["mse", "relative", "gaussian_kl"])
 def test_rows_without_modalities_are_left_out(form: str) -> None:
     features, mask = features_of(2), masks("1110", "0000")
     features = torch.where(mask[:, :, None, None, None, None], features, 0.0).requires_grad_()
@@ -126,6 +126,26 @@ def test_gaussian_form_compares_distributions_over_space() -> None:
     expected = torch.distributions.kl_divergence(p, q).mean()
     got = AlignmentLoss("gaussian_kl")(features, mixture(features, uniform(mask)), mask)
     torch.testing.assert_close(got, expected)
+
+
+def test_relative_form_cannot_be_lowered_by_shrinking() -> None:
+    features, mask = features_of(), masks("1111", "0110")
+    loss = AlignmentLoss("relative")
+    value = loss(features, mixture(features, uniform(mask)), mask)
+    torch.testing.assert_close(
+        loss(0.1 * features, mixture(0.1 * features, uniform(mask)), mask), value, rtol=2e-2, atol=0
+    )
+    shrunk = AlignmentLoss("mse")(0.1 * features, mixture(0.1 * features, uniform(mask)), mask)
+    assert shrunk < 0.02 * AlignmentLoss("mse")(features, mixture(features, uniform(mask)), mask)
+    one = features[:1]
+    expected = AlignmentLoss("mse")(one, mixture(one, uniform(mask[:1])), mask[:1])
+    expected = expected / (one.flatten(3).var(3, correction=0).mean() + 1e-4)
+    torch.testing.assert_close(loss(one, mixture(one, uniform(mask[:1])), mask[:1]), expected)
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    loss(scale * features, mixture(scale * features, uniform(mask)), mask).backward()
+    assert scale.grad == pytest.approx(0.0, abs=1e-3)
+    normal = Anchor(torch.zeros(()), None)
+    torch.testing.assert_close(loss(features, normal, mask), AlignmentLoss()(features, normal, mask))
 
 
 def test_gaussian_form_with_a_normal_anchor() -> None:
