@@ -15,6 +15,7 @@ from medmap_monai.methods.base import Method, MethodOutput
 from medmap_monai.methods.baseline import ModalityDropoutBaseline
 from medmap_monai.methods.domain_adaptation import DomainAdaptation
 from medmap_monai.methods.medmap import MedMAP
+from medmap_monai.methods.passion import Passion
 from medmap_monai.networks.aligned import AlignedNetwork
 from medmap_monai.networks.base import ModalityFeatures
 from medmap_monai.networks.unet import ModalityUNet
@@ -106,6 +107,14 @@ def test_training_lowers_the_gap() -> None:
 def test_it_extends_other_methods_as_well() -> None:
     output = MedMAP(DomainAdaptation(network(), LOSS)).train()(*batch())
     assert {"full", "missing", "consistency", "align"} <= set(output.losses)
+
+
+def test_it_extends_self_distillation() -> None:
+    method = MedMAP(Passion(network(), mode="pdt")).train()
+    output = method(*batch())
+    assert {"align", "pixel", "prototype"} <= set(output.losses)
+    torch.stack(list(output.losses.values())).sum().backward()
+    assert method.network.mixture.grad is not None
 
 
 def test_hooks_and_state_are_those_of_the_wrapped_method() -> None:
