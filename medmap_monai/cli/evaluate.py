@@ -66,7 +66,8 @@ def evaluate(
         "device": device,
         "resample": resample or None,
     }
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("medmap_monai").setLevel(logging.INFO)
     try:
         workflow = open_workflow(bundle, "evaluate", overlay, {**overrides, **parse_overrides(override)})
         results = workflow.run()

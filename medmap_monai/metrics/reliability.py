@@ -45,6 +45,8 @@ def write_reliability(
 ) -> None:
     """Write ``reliability.json`` from a ``summary.json``: expected Dice per subset and region.
 
+    Post-processed regions (``ETpp``) are left out: a prediction is written without that post-processing.
+
     Args:
         summary: of a subset evaluation.
         path: the file.
@@ -55,8 +57,9 @@ def write_reliability(
         ValueError: when the summary holds no Dice.
     """
     table: dict[str, dict[str, dict[str, Any]]] = {}
+    processed = {name for name, region in summary.get("regions", {}).items() if region["minimum_voxels"]}
     for entry in summary["scores"]:
-        if entry["metric"] == METRIC and entry["mean"] is not None:
+        if entry["metric"] == METRIC and entry["mean"] is not None and entry["region"] not in processed:
             cell = {"mean": entry["mean"], "ci": entry["ci"], "n": entry["n"]}
             table.setdefault(entry["subset"], {})[entry["region"]] = cell
     if not table:

@@ -236,6 +236,7 @@ def test_label_maps_are_kept_for_the_report(finished):
 def test_reliability_is_readable_for_predictions(finished):
     quality = expected_quality(read_reliability(finished / "reliability.json"), "flair+t2")
     assert quality.values["WT"].n == 4
+    assert list(quality.values) == ["WT", "TC", "ET"]  # predictions are written without ETpp's post-processing
     assert quality.source.startswith("4 cases")
 
 
