@@ -44,7 +44,9 @@ def run(title: str, command: list[str], cwd: Path | None = None) -> None:
     start = time.perf_counter()
     # the interpreter's own folder first, so that `python` and `medmap` are those of this environment
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    subprocess.run(command, cwd=cwd, env={**os.environ, "PATH": path}, check=True)
+    # waiting threads sleep instead of spinning: on a busy machine that is the difference between slow and stuck
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PATH": path}
+    subprocess.run(command, cwd=cwd, env=environment, check=True)
     print(f"   {time.perf_counter() - start:.0f} s", flush=True)
 
 
@@ -98,7 +100,13 @@ def main() -> None:
     again = ["medmap", "predict", str(output / "clinic"), *bundle_options, "--output", str(output / "predictions")]
     again += ["--overwrite", "--reliability", str(evaluation / "reliability.json")]
     run("segment that study again, with the expected quality of its subset", again)
-    run("report", ["medmap", "report", str(evaluation), "-o", str(output / "report.html")])
+    features = ["medmap", "features", str(output / "phantom/test"), *bundle_options]
+    run(
+        "encoder features, for the picture of the modality gap",
+        [*features, "--output", str(evaluation / "features.npz")],
+    )
+    report = ["medmap", "report", str(evaluation), "--logs", str(bundle / "runs"), "-o", str(output / "report.html")]
+    run("report", report)
 
     print("\nPhantom (synthetic) results; they say nothing about patients.")
     for what, path in {
