@@ -71,3 +71,11 @@ def test_hidden_modalities_train_their_own_path() -> None:
     output = method(image, visible, torch.ones(2, 3, dtype=torch.bool), label)
     output.losses["modality"].backward()
     assert any(float(p.grad.abs().sum()) > 0 for p in network.encoders[2].parameters())
+
+
+def test_an_unused_decoder_still_has_gradients_for_ddp() -> None:
+    network = RFNet(2, 3, 3, base_width=4, levels=3)
+    method = ModalityDropoutBaseline(network, LOSS, modality_weight=0.0)
+    image, visible, present, label = batch()
+    torch.stack(list(method(image, visible, present, label).losses.values())).sum().backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None] == []
