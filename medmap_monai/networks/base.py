@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import List, NamedTuple, Optional  # noqa: UP035 (TorchScript reads these forms)
 
 import torch
@@ -120,7 +120,7 @@ class ModalityNetwork(nn.Module):
     """
 
     def __init__(
-        self, spatial_dims: int, in_channels: int, out_channels: int, stride: int, encoders: Sequence[nn.Module]
+        self, spatial_dims: int, in_channels: int, out_channels: int, stride: int, encoders: Iterable[nn.Module]
     ) -> None:
         super().__init__()
         if spatial_dims not in (2, 3):
@@ -129,13 +129,14 @@ class ModalityNetwork(nn.Module):
             raise ValueError(f"in_channels (the number of modalities) must be at least 1, got {in_channels}")
         if out_channels < 2:
             raise ValueError(f"out_channels (classes with background) must be at least 2, got {out_channels}")
-        if len(encoders) not in (0, in_channels):
-            raise ValueError(f"{in_channels} modalities need as many encoders, got {len(encoders)}")
+        built = list(encoders)  # a generator is only asked when the other arguments are in order
+        if len(built) not in (0, in_channels):
+            raise ValueError(f"{in_channels} modalities need as many encoders, got {len(built)}")
         self.spatial_dims = spatial_dims
         self.modalities = in_channels
         self.out_channels = out_channels
         self.stride = stride
-        self.encoders = nn.ModuleList(encoders)
+        self.encoders = nn.ModuleList(built)
         self.has_unimodal_decoder = False
 
     def check_image(self, image: Tensor) -> None:

@@ -184,7 +184,7 @@ class ModalityUNet(ModalityNetwork):
             in_channels,
             out_channels,
             stride=2 ** (len(channels) - 1),
-            encoders=[UNetEncoder(spatial_dims, channels, strides) for _ in range(in_channels)],
+            encoders=(UNetEncoder(spatial_dims, channels, strides) for _ in range(in_channels)),
         )
         self.fusions = nn.ModuleList(_fusions(fusion, spatial_dims, in_channels, channels))
         self.decoder = UNetDecoder(spatial_dims, channels, out_channels, deep_supervision)

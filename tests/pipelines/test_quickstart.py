@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def test_quickstart(
     task: str, subsets: int, kept: str, tmp_path: Path, run_command: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    command = ["python", str(REPOSITORY / "pipelines/quickstart.py"), "--task", task, "--output", str(tmp_path / "demo")]
+    command = ["python", str(REPOSITORY / "pipelines/quickstart.py"), "--task", task, "--output", "demo"]
     done = run_command(*command, "--epochs", "1", "--train-cases", "10", "--test-cases", "2", cwd=tmp_path)
     demo = tmp_path / "demo"
     for line in done.stdout.splitlines()[-6:]:

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from medmap_monai.data.inference_records import inference_records
+from medmap_monai.data.study import StudyError
+from medmap_monai.data.study_dataset import StudyDataset, find_study_error
+from medmap_monai.modalities import BRATS
+from medmap_monai.utils.files import write_text
+
+
+def test_a_study_error_becomes_a_record_and_other_errors_are_raised() -> None:
+    def transform(item: dict[str, object]) -> dict[str, object]:
+        if item["case_id"] == "bad":
+            try:
+                raise StudyError("bad", "is empty", Path("bad.nii.gz"))
+            except StudyError as error:
+                raise RuntimeError("applying transform") from error
+        if item["case_id"] == "bug":
+            raise KeyError("image")
+        return item
+
+    dataset = StudyDataset([{"case_id": "good"}, {"case_id": "bad"}, {"case_id": "x", "error": "told"}], transform)
+    assert dataset[0] == {"case_id": "good"}
+    assert dataset[1] == {"case_id": "bad", "error": "case bad: bad.nii.gz: is empty"}
+    assert dataset[2] == {"case_id": "x", "error": "told"}
+    with pytest.raises(KeyError):
+        StudyDataset([{"case_id": "bug"}], transform)[0]
+
+
+def test_find_study_error_looks_through_the_chain() -> None:
+    assert find_study_error(ValueError("x")) is None
+    inner = StudyError("a", "b")
+    outer = RuntimeError("c")
+    outer.__cause__ = inner
+    assert find_study_error(outer) is inner
+
+
+def test_records_of_a_folder(phantom_cohort: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "studies"
+    for number in (1, 2, 3):
+        shutil.copytree(phantom_cohort / f"BraTS20_Training_{number:03d}", folder / f"BraTS20_Training_{number:03d}")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "BraTS20_Training_001_seg.nii.gz").write_bytes(b"")
+    write_text(out / "predictions.csv", "case_id,status\nBraTS20_Training_001,ok\n")
+    records = inference_records(folder, None, tuple(BRATS), out)
+    assert [r["case_id"] for r in records] == ["BraTS20_Training_002", "BraTS20_Training_003"]
+    assert records.skipped == ["BraTS20_Training_001"]
+    assert records.problem is None
+    assert len(inference_records(folder, None, tuple(BRATS), out, overwrite=True)) == 3
+    strangers = inference_records(folder, None, ("lge",), out)
+    assert all("none of the network's modalities" in r["error"] for r in strangers)
+
+
+def test_an_absent_folder_is_a_problem_for_the_run_and_not_for_the_configuration(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="no studies to segment"):
+        records = inference_records(tmp_path / "nowhere", None, tuple(BRATS), tmp_path)
+    assert list(records) == []
+    assert isinstance(records.problem, FileNotFoundError)
