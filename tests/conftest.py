@@ -65,7 +65,8 @@ def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
         environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
         if check and done.returncode != 0:
-            pytest.fail(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-5000:]}")
+            told = f"{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
+            pytest.fail(f"{' '.join(command)} ended with {done.returncode}\n{told}")
         return done
 
     return run

@@ -11,7 +11,18 @@ import pytest
 BUNDLES = sorted(p for p in (Path(__file__).resolve().parents[2] / "bundles").iterdir() if p.is_dir())
 REFERENCE = next(p for p in BUNDLES if p.name == "brats_unet_dropout")
 #: what makes a bundle what it is, and so may differ
-OWN = {"network_def", "method", "loss", "cases", "mode", "batch_size", "roi_size", "modalities", "classes", "num_classes"}
+OWN = {
+    "network_def",
+    "method",
+    "loss",
+    "cases",
+    "mode",
+    "batch_size",
+    "roi_size",
+    "modalities",
+    "classes",
+    "num_classes",
+}
 
 
 def read(bundle: Path, name: str) -> dict[str, Any]:

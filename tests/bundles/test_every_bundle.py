@@ -18,7 +18,14 @@ from medmap_monai.utils.bundle_workflow import open_workflow
 
 BUNDLES = sorted(p.name for p in (Path(__file__).resolve().parents[2] / "bundles").iterdir() if p.is_dir())
 # small enough for a test: the phantom overlay's networks, fewer cases, one epoch
-SETTINGS = {"epochs": 1, "batch_size": 2, "val_fraction": 0.25, "test_fraction": 0.25, "device": "cpu", "val_interval": 1}
+SETTINGS = {
+    "epochs": 1,
+    "batch_size": 2,
+    "val_fraction": 0.25,
+    "test_fraction": 0.25,
+    "device": "cpu",
+    "val_interval": 1,
+}
 
 
 @pytest.fixture(scope="module")

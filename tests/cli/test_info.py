@@ -30,7 +30,11 @@ def test_studies_and_what_each_has(tmp_path: Path) -> None:
 def test_a_bundle(make_bundle: Callable[..., Path]) -> None:
     result = CliRunner().invoke(app, ["info", "--bundle", str(make_bundle())], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    for text in ("flair, t1ce, t1, t2", "evaluate, inference, inference_ts, multi_gpu_train, phantom, train", "none yet"):
+    for text in (
+        "flair, t1ce, t1, t2",
+        "evaluate, inference, inference_ts, multi_gpu_train, phantom, train",
+        "none yet",
+    ):
         assert text in result.output
 
 

@@ -201,7 +201,11 @@ def test_a_killed_run_leaves_complete_files_only(
     command += ["--overlay", "phantom", "--output", str(tmp_path / "out")]
     running = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "out").glob("BraTS20*_seg.nii.gz")) and time.monotonic() < deadline and running.poll() is None:
+    while (
+        not list((tmp_path / "out").glob("BraTS20*_seg.nii.gz"))
+        and time.monotonic() < deadline
+        and running.poll() is None
+    ):
         time.sleep(0.01)
     running.send_signal(signal.SIGKILL)
     running.wait()
