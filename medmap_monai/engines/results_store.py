@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pandas as pd
+
 from medmap_monai.metrics.region_scores import RegionScore
 from medmap_monai.utils.files import write_text
 
@@ -138,6 +140,13 @@ class ResultsStore:
         write_text(self.folder / FAILURES_FILE, _joined(FAILURES_COLUMNS, [self.failure_path(c) for c in bad]))
         write_text(self.folder / METRICS_FILE, _joined(METRICS_COLUMNS, [self.case_path(c) for c in good]))
         return bad
+
+
+def read_metrics(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """``metrics.csv`` as a table: ``value`` as float with NaN for excluded cases, names as they are (``NA`` too)."""
+    return pd.read_csv(
+        path, dtype={"case_id": str, "value": float}, keep_default_na=False, na_values={"value": ["nan"]}
+    )
 
 
 def _file_name(case_id: str) -> str:

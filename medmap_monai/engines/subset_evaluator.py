@@ -27,7 +27,7 @@ from medmap_monai.engines.case_maps import cut_case, write_case_maps
 from medmap_monai.engines.evaluation_progress import EvaluationProgress
 from medmap_monai.engines.evaluation_samples import FILE, EvaluationSamples, failure_of, label_geometry
 from medmap_monai.engines.fingerprint import file_sha256, software_versions, weights_sha256
-from medmap_monai.engines.results_store import FAILURES_FILE, METRICS_FILE, SUMMARY_FILE, ResultsStore
+from medmap_monai.engines.results_store import FAILURES_FILE, METRICS_FILE, SUMMARY_FILE, ResultsStore, read_metrics
 from medmap_monai.engines.training_checkpoint import load_model
 from medmap_monai.inferers.subset_sweep import SubsetSweepInferer
 from medmap_monai.metrics.bootstrap import DEFAULT_RESAMPLES
@@ -344,8 +344,7 @@ class SubsetEvaluator:
 
     def _merge(self, store: ResultsStore, cases: Sequence[str]) -> dict[str, Any]:
         failed = store.merge(cases)
-        table = pd.read_csv(self.output_dir / METRICS_FILE, dtype={"case_id": str}, keep_default_na=False)
-        table["value"] = pd.to_numeric(table["value"])
+        table = read_metrics(self.output_dir / METRICS_FILE)
         summary = {
             "format": 1,
             **store.settings,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from medmap_monai.engines.results_store import FAILURES_FILE, MAPS_FOLDER, METRICS_FILE, SUMMARY_FILE
+from medmap_monai.engines.results_store import FAILURES_FILE, MAPS_FOLDER, METRICS_FILE, SUMMARY_FILE, read_metrics
 from medmap_monai.modalities import Modalities
 
 TRAINING_FILE = "training.csv"
@@ -116,7 +116,7 @@ def read_run(
         raise RunError(f"{path} is not a folder")
     try:
         summary = json.loads((path / SUMMARY_FILE).read_text(encoding="utf-8"))
-        table = pd.read_csv(path / METRICS_FILE, dtype={"case_id": str}, keep_default_na=False)
+        table = read_metrics(path / METRICS_FILE)
     except FileNotFoundError as error:
         raise RunError(
             f"{path} holds no finished evaluation ({Path(str(error.filename)).name} is missing); "
@@ -124,7 +124,6 @@ def read_run(
         ) from None
     if not isinstance(summary, dict) or summary.get("format") != 1:
         raise RunError(f"{path / SUMMARY_FILE} is not a summary of format 1")
-    table["value"] = pd.to_numeric(table["value"])
     failures: list[dict[str, str]] = []
     if (path / FAILURES_FILE).is_file():
         with (path / FAILURES_FILE).open(newline="", encoding="utf-8") as file:

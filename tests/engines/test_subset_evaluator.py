@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -12,7 +13,7 @@ import torch
 
 from medmap_monai.data.evaluation_records import EvaluationRecords
 from medmap_monai.engines.case_maps import read_case_maps
-from medmap_monai.engines.results_store import StaleResultsError
+from medmap_monai.engines.results_store import METRICS_COLUMNS, StaleResultsError
 from medmap_monai.engines.subset_evaluator import EvaluationIncompleteError, SubsetEvaluator
 from medmap_monai.inferers.modality_sliding_window import ModalitySlidingWindowInferer
 from medmap_monai.inferers.subset_sweep import SubsetSweepInferer
@@ -135,6 +136,17 @@ def test_one_empty_mask_uses_the_diagonal_of_the_file_in_mm(cohort, tmp_path):
     assert (summary["n_cases"], summary["n_without_asked_subset"]) == (3, 1)  # the fourth has no T1, and is no failure
 
 
+def test_excluded_cases_are_counted_and_not_averaged(cohort, tmp_path):
+    evaluator = make_evaluator(
+        cohort, tmp_path, subsets=["t1"], minimum_voxels={"ET": 10**6}, edge_cases={"hd95_empty": "nan"}
+    )
+    summary = evaluator.run()
+    (entry,) = [s for s in summary["scores"] if (s["region"], s["metric"]) == ("ETpp", "hd95")]
+    assert (entry["n"], entry["excluded"], entry["mean"], entry["ci"]) == (0, 3, None, None)
+    assert entry["empty"] == {"both": 0, "prediction": 3, "reference": 0}
+    assert "nan" in (tmp_path / "metrics.csv").read_text()
+
+
 class _Killed(BaseException):
     pass
 
@@ -238,6 +250,25 @@ def test_reliability_is_readable_for_predictions(finished):
     assert quality.values["WT"].n == 4
     assert list(quality.values) == ["WT", "TC", "ET"]  # predictions are written without ETpp's post-processing
     assert quality.source.startswith("4 cases")
+
+
+def test_the_pages_about_results_say_what_the_code_does(finished, tmp_path, monkeypatch, capsys):
+    docs = Path(__file__).parents[2] / "docs"
+    reference = (docs / "reference" / "results.md").read_text(encoding="utf-8")
+    columns = reference.split("## metrics.csv")[1].split("## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", columns, flags=re.MULTILINE) == list(METRICS_COLUMNS)
+    keys = reference.split("## summary.json")[1].split("## ")[0]
+    documented = {
+        name for line in re.findall(r"^\| (`.*?) \|", keys, re.MULTILINE) for name in re.findall(r"`(\w+)`", line)
+    }
+    assert documented == set(json.loads((finished / "summary.json").read_text()))
+    (snippet,) = re.findall(
+        r"```python\n(.*?)```", (docs / "how-to" / "evaluate.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    (tmp_path / "evaluation").symlink_to(finished)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, "evaluate.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("WT ")
 
 
 def test_synthetic_data_say_so_themselves(cohort, tmp_path):

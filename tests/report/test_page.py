@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from html.parser import HTMLParser
 
 import pytest
 
+from medmap_monai.engines.subset_evaluator import EvaluationIncompleteError
+from medmap_monai.networks.unet import ModalityUNet
 from medmap_monai.report.page import PAGE_LIMIT, write_report
 from medmap_monai.report.runs import read_run
+from medmap_monai.transforms.pipelines import eval_transforms
+from tests.engines.test_subset_evaluator import make_evaluator, write_study
 
 
 class _Links(HTMLParser):
@@ -92,3 +97,42 @@ def test_a_wrong_log_is_named(run_folders, tmp_path):
     (folder / "training.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match=r"training\.csv has columns \['a', 'b'\]"):
         write_report([read_run(folder)], tmp_path / "page.html", viewer=False)
+
+
+def _evaluate(tmp_path, **kwargs):
+    """An evaluation of two studies, one of them incomplete, with options of its own."""
+    cohort = tmp_path / "cohort"
+    write_study(cohort, 1, ("flair", "t2"))
+    write_study(cohort, 2, ("flair",), label=kwargs.pop("label", True))
+    network = ModalityUNet(3, in_channels=2, out_channels=4, channels=(4, 8), deep_supervision=0)
+    options = {"network": network, "modalities": ("flair", "t2"), "preprocessing": eval_transforms(("flair", "t2"))}
+    evaluator = make_evaluator(cohort, tmp_path / "run", **options, **kwargs)
+    with contextlib.suppress(EvaluationIncompleteError):
+        evaluator.run()
+    return write_report([read_run(tmp_path / "run")], tmp_path / "page.html").page.read_text(encoding="utf-8")
+
+
+def test_incomplete_studies_and_excluded_cases_have_a_page(tmp_path):
+    text = _evaluate(tmp_path, edge_cases={"hd95_empty": "nan"}, minimum_voxels={"ET": 10**6}, keep_maps=0)
+    assert "the case is left out and counted" in text
+    assert "n = 1 cases with every subset" in text
+    assert ">2<" in text  # FLAIR alone was evaluated on both
+
+
+def test_some_subsets_only(tmp_path):
+    text = _evaluate(tmp_path, subsets=["flair"], keep_maps=1)
+    assert 'id="contribution"' not in text
+    assert 'id="gain"' not in text
+
+
+def test_a_run_in_which_every_case_failed(tmp_path):
+    def broken(record):
+        raise ValueError("the <scanner> was off")
+
+    cohort = tmp_path / "cohort"
+    write_study(cohort, 1)
+    with pytest.raises(EvaluationIncompleteError):
+        make_evaluator(cohort, tmp_path / "run", preprocessing=broken, subsets=["t1", "t2"]).run()
+    text = write_report([read_run(tmp_path / "run")], tmp_path / "page.html").page.read_text(encoding="utf-8")
+    assert "the &lt;scanner&gt; was off" in text
+    assert "n = 0 cases" in text
