@@ -46,7 +46,7 @@ def similarity_maps(features: Tensor, label: LabelMaps, count_eps: float = 1e-5,
         similarity (R, K, V); zero for a class without voxels.
     """
     with torch.autocast(features.device.type, enabled=False):
-        x = full_precision(features).flatten(2)
+        x = full_precision(features).flatten(2).contiguous()  # networks may hand over channels-last maps
         mask = label.one_hot.to(x.dtype).transpose(1, 2)
         if mask.shape[0] == 1:
             mask = mask[0]  # one matrix product for all rows
