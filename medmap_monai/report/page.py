@@ -35,12 +35,15 @@ from medmap_monai.report.heat_map import colour_shares, heat_map_figure
 from medmap_monai.report.main_table import MainTable, main_table, table_csv, table_latex
 from medmap_monai.report.qualitative_grid import qualitative_figure
 from medmap_monai.report.runs import BALANCE_FILE, FEATURES_FILE, TRAINING_FILE, EvaluationRun, check_comparable
-from medmap_monai.report.viewer_data import CASE_BUDGET, niivue_script, viewer_case
+from medmap_monai.report.viewer_data import niivue_script, share_images, viewer_case
 from medmap_monai.utils.files import write_text
 
 MAIN_METRIC = "dice"
 #: bytes; a page that grows beyond is not mailed or archived easily
 PAGE_LIMIT = 20_000_000
+#: bytes for the volumes of all cases together, less what the figures of a run take
+VIEWER_BUDGET = 15_000_000
+_RUN_BYTES, _LEAST_BUDGET = 800_000, 2_000_000
 
 
 class Report(NamedTuple):
@@ -102,8 +105,9 @@ def write_report(
     }
     if viewer:
         kept = [(run, maps) for run, maps in zip(runs, cases, strict=True) if maps is not None]
-        budget = CASE_BUDGET if len(kept) < 3 else 2 * CASE_BUDGET // len(kept)
-        context["viewer_cases"] = [viewer_case(maps, run.name, _case_dice(run, maps), budget) for run, maps in kept]
+        budget = max(_LEAST_BUDGET, VIEWER_BUDGET - _RUN_BYTES * len(runs)) // max(1, len(kept))
+        packed = [viewer_case(maps, run.name, _case_dice(run, maps), budget) for run, maps in kept]
+        context["viewer_cases"] = share_images(packed)
         context["niivue"] = niivue_script() if kept else None
     context["viewer_data"] = _json(context["viewer_cases"])
     text = _environment().get_template("report.html").render(context)

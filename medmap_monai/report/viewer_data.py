@@ -18,7 +18,7 @@ from medmap_monai.report.figure_style import class_colours
 from medmap_monai.report.qualitative_grid import busiest_slice
 
 #: bytes that one case may take in the page
-CASE_BUDGET = 6_000_000
+CASE_BUDGET = 14_000_000
 _NIIVUE = "niivue-0.69.0.umd.js.gz"
 
 
@@ -66,6 +66,21 @@ def viewer_case(
     }
 
 
+def share_images(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Cases in which the images of the same case from another run are not repeated.
+
+    A case whose images stand in an earlier one has ``images_from`` (its number) and no images of its own.
+    """
+    shared: list[dict[str, Any]] = []
+    for case in cases:
+        twin = next((i for i, other in enumerate(shared) if other.get("images") == case["images"]), None)
+        if twin is None:
+            shared.append(case)
+        else:
+            shared.append({**{k: v for k, v in case.items() if k != "images"}, "images_from": twin})
+    return shared
+
+
 def niivue_script() -> str | None:
     """The vendored NiiVue release, gzipped and base64; None where the package was built without it."""
     path = files("medmap_monai.report") / "vendor" / _NIIVUE
@@ -84,7 +99,7 @@ def _packed(maps: CaseMaps, factor: int) -> dict[str, dict[str, str]]:
 
 def _pack(volume: NDArray[np.uint8], factor: int) -> str:
     data = _thin(_volume(volume), factor).tobytes(order="F")
-    return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode("ascii")
+    return base64.b64encode(gzip.compress(data, 6, mtime=0)).decode("ascii")
 
 
 def _volume(volume: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -146,6 +146,18 @@ def test_the_viewer_switches_subsets(page):
         assert page.execute_script("return document.getElementById('viewer-reference').width") > 4
 
 
+def test_the_viewer_shows_the_other_run(page):
+    picture = "return document.getElementById('viewer-{}').toDataURL()"
+    reference, prediction = (page.execute_script(picture.format(name)) for name in ("reference", "prediction"))
+    _click(page, 'input[name="viewer-case"][value="1"]')
+    _wait(page, lambda: page.execute_script(picture.format("prediction")) != prediction)
+    _click(page, 'input[name="viewer-case"][value="0"]')
+    _click(page, 'input[name="viewer-have"][value="t2"]')
+    _wait(page, lambda: page.find_element(By.ID, "viewer-dice").get_attribute("data-subset") == "flair")
+    _click(page, 'input[name="viewer-plane"][value="2"]')
+    _wait(page, lambda: page.execute_script(picture.format("reference")) == reference)
+
+
 def test_three_dimensions_open_with_niivue(page):
     if not page.execute_script("return !!document.createElement('canvas').getContext('webgl2')"):
         pytest.skip("this browser offers no WebGL 2")

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from medmap_monai.engines.case_maps import CaseMaps
-from medmap_monai.report.viewer_data import niivue_script, viewer_case
+from medmap_monai.report.viewer_data import niivue_script, share_images, viewer_case
 
 
 def make_maps(shape=(20, 18, 16)) -> CaseMaps:
@@ -45,6 +45,15 @@ def test_a_slice_becomes_a_volume_of_one_slice():
     case = viewer_case(make_maps((20, 18)), "run", {})
     assert case["shape"] == [20, 18, 1]
     assert case["spacing"] == [1.0, 1.5, 1.0]
+
+
+def test_images_of_the_same_case_are_stored_once():
+    cases = [viewer_case(make_maps(), run, {}) for run in ("a", "b")]
+    first, second = share_images(cases)
+    assert "images" in first
+    assert second["images_from"] == 0
+    assert "images" not in second
+    assert second["labels"] == cases[1]["labels"]
 
 
 def test_niivue_is_the_released_file():

@@ -14,8 +14,9 @@
     return new Response(stream).arrayBuffer().then((buffer) => new Uint8Array(buffer));
   };
   const volume = (index, kind, name) => {
-    const id = `${index}/${kind}/${name}`;
-    if (!cache.has(id)) cache.set(id, unpack(cases[index][kind][name]));
+    const owner = kind === "images" && cases[index].images_from !== undefined ? cases[index].images_from : index;
+    const id = `${owner}/${kind}/${name}`;
+    if (!cache.has(id)) cache.set(id, unpack(cases[owner][kind][name]));
     return cache.get(id);
   };
   const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
