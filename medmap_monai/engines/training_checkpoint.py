@@ -70,7 +70,8 @@ class TrainingCheckpoint:
 
     def _load(self, engine: Any) -> None:
         path = self.folder / CHECKPOINT_NAME
-        if not self.resume or not path.is_file():
+        # an engine that has trained already goes on from where it is: the rounds of federated learning
+        if not self.resume or engine.state.iteration > 0 or not path.is_file():
             return
         saved = torch.load(path, map_location="cpu", weights_only=True)
         if saved["max_epochs"] != engine.state.max_epochs:

@@ -120,8 +120,9 @@ class PreferenceBalance(nn.Module):
         self.register_buffer("distance_sum", torch.zeros(modalities))
         self.register_buffer("distance_count", torch.zeros(modalities))
         self.register_buffer("iterations", torch.zeros(()))
-        self.register_buffer("epoch_distance", torch.full((modalities,), float("nan")))
-        self.register_buffer("epoch_preference", torch.full((modalities,), float("nan")))
+        # reported only, and NaN for what was not seen, which federated learning refuses to exchange: not saved
+        self.register_buffer("epoch_distance", torch.full((modalities,), float("nan")), persistent=False)
+        self.register_buffer("epoch_preference", torch.full((modalities,), float("nan")), persistent=False)
 
     def preference(self, distance: Tensor, mask: Tensor) -> Tensor:
         """Relative preference (B, M) of every sample; 0 outside ``mask`` and where it is undefined.

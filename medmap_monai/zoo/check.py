@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
@@ -11,10 +12,13 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from monai.utils import look_up_option
 
 from medmap_monai.zoo import config_checks, file_checks, network_checks
 from medmap_monai.zoo.bundle_folder import BundleFolder
+from medmap_monai.zoo.export import ExportError
 from medmap_monai.zoo.outcome import CheckFailedError, CheckSkippedError
 
 
@@ -94,11 +98,11 @@ def check_bundle(folder: str | os.PathLike[str], skip: Collection[str] = ()) -> 
 
 def _run(check: Callable[[BundleFolder], str], bundle: BundleFolder) -> tuple[Status, str]:
     try:
-        with _quiet():
+        with _quiet(), _own_randomness():
             return Status.PASS, check(bundle)
     except CheckSkippedError as reason:
         return Status.SKIP, str(reason)
-    except CheckFailedError as reason:
+    except (CheckFailedError, ExportError) as reason:
         return Status.FAIL, str(reason)
     except Exception as error:  # whatever a bundle's content makes MONAI or torch raise
         root: BaseException = error
@@ -118,3 +122,17 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Undo what building networks and a workflow's ``initialize`` do to the seeds and flags of this process."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn

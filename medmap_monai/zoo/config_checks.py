@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import random
 import re
 import tempfile
 import warnings
@@ -13,8 +12,6 @@ from pathlib import Path
 from pydoc import locate
 from typing import Any
 
-import numpy as np
-import torch
 from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow, ReferenceResolver
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.utils import BundlePropertyConfig
@@ -151,7 +148,7 @@ def infer_workflow(bundle: BundleFolder) -> str:
 @contextmanager
 def _workflow(bundle: BundleFolder, stem: str, workflow_type: str) -> Iterator[ConfigWorkflow]:
     """An initialised workflow with all properties; its ``bundle_root`` is an empty folder, so it finds no data."""
-    with tempfile.TemporaryDirectory() as empty, _own_randomness():
+    with tempfile.TemporaryDirectory() as empty:
         workflow = ConfigWorkflow(
             config_file=str(bundle.required_config(stem)),
             meta_file=str(bundle.metadata_file),
@@ -165,20 +162,6 @@ def _workflow(bundle: BundleFolder, stem: str, workflow_type: str) -> Iterator[C
         if wrong:
             fail(f"missing, or not referred to by their own id: {', '.join(wrong)}")
         yield workflow
-
-
-@contextmanager
-def _own_randomness() -> Iterator[None]:
-    """Undo what a workflow's ``initialize`` does to the seeds and flags of this process."""
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002
-    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
-            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
 
 
 def _merged(files: list[Path]) -> ConfigParser:

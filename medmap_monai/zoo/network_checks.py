@@ -44,8 +44,11 @@ def weights(bundle: BundleFolder) -> str:
     state = bundle.network.state_dict()
     size = f"{sum(v.numel() for v in state.values()) / 1e6:.1f} M numbers"
     if bundle.weights_file.is_file():
-        read_state_dict(bundle.weights_file)
-        load_model(bundle.network, bundle.weights_file)
+        try:
+            read_state_dict(bundle.weights_file)
+            load_model(bundle.network, bundle.weights_file)
+        except ValueError as error:
+            fail(" ".join(str(error).split())[:400])
         return f"models/model.pt, {size}"
     stream = io.BytesIO()
     torch.save(state, stream)
