@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import List, Optional  # noqa: UP035 (TorchScript reads these forms)
+from typing import Any, List, Optional  # noqa: UP035 (TorchScript reads these forms)
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def lone_row_is_slow(x: Tensor, limit: int = 262144) -> bool:
@@ -127,16 +128,69 @@ def convolve(
     return torch.cat([y[:1], y[1:].narrow(2, 2 * half - size, size - half)], dim=2)
 
 
-def instance_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Instance normalisation without parameters; a channel of one voxel becomes zero.
+def norm_leaky(x: Tensor, slope: float = 0.2, eps: float = 1e-5) -> Tensor:
+    """Instance normalisation without parameters, then LeakyReLU; a channel of one voxel becomes zero.
 
-    On a CPU group norm with one channel per group is the same and several times faster. It is given contiguous input,
-    because PyTorch's channels-last kernels of group and batch norm add half a million float32 one after the other:
-    they are off by 1e-4, which the goldens ``*_fwd80_f32`` notice.
+    On a CPU PyTorch's own instance norm copies channels-last maps there and back, and its channels-last group and
+    batch norm add half a million float32 one after the other (off by 1e-4, which the goldens ``*_fwd80_f32`` notice).
+    :class:`InstanceNormLeaky` is twice as fast and keeps one map less for backward.
     """
     if x.device.type != "cpu" or not runs_eagerly():
-        return torch.instance_norm(x, None, None, None, None, True, 0.0, eps, False)
-    return to_preferred_layout(torch.group_norm(x.contiguous(), x.shape[1], None, None, eps, False))
+        return F.leaky_relu_(torch.instance_norm(x, None, None, None, None, True, 0.0, eps, False), slope)
+    if not torch.jit.is_scripting():
+        if is_channels_last(x):
+            return InstanceNormLeaky.apply(x, slope, eps)
+    return to_preferred_layout(F.leaky_relu_(torch.group_norm(x.contiguous(), x.shape[1], None, None, eps), slope))
+
+
+class InstanceNormLeaky(torch.autograd.Function):
+    """Instance norm and LeakyReLU of a channels-last map, remembering only the result.
+
+    Memory is read as (rows, last axis x channels): sums over the first axis are contiguous, fast and precise (many
+    short sums instead of one long one). Backward recovers the normalised map from the result, as LeakyReLU with a
+    positive slope can be inverted.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float, eps: float) -> Tensor:
+        flat, repeat = _as_rows(x)
+        y = flat - _channel_means(flat, repeat)
+        variance = _channel_means(y * y, repeat)
+        scale = (variance + eps).rsqrt_()
+        y = F.leaky_relu_(y.mul_(scale), slope)
+        result = _as_map(y, x)
+        ctx.save_for_backward(result, scale)
+        ctx.slope = slope
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        result, scale = ctx.saved_tensors
+        out, repeat = _as_rows(result)
+        g, _ = _as_rows(to_preferred_layout(grad))
+        g = torch.ops.aten.leaky_relu_backward(g, out, ctx.slope, True)  # 20x faster than torch.where
+        y = F.leaky_relu(out, 1 / ctx.slope)
+        mean, product = _channel_means(g, repeat), _channel_means(g * y, repeat)
+        g = g.sub_(mean).addcmul_(y, product, value=-1).mul_(scale)
+        return _as_map(g, result), None, None
+
+
+def _as_rows(x: Tensor) -> tuple[Tensor, int]:
+    """A channels-last map (B, C, ...) as (B, rows, last axis x C), at least float32, and the last axis's size."""
+    inner = x.movedim(1, -1).flatten(-2).flatten(1, -2)
+    return inner.to(torch.promote_types(x.dtype, torch.float32)), x.shape[-1]
+
+
+def _as_map(rows: Tensor, like: Tensor) -> Tensor:
+    shape = [like.shape[0], *like.shape[2:], like.shape[1]]
+    return rows.to(like.dtype).reshape(shape).movedim(-1, 1)
+
+
+def _channel_means(rows: Tensor, repeat: int) -> Tensor:
+    """Mean per sample and channel, repeated along the last axis: (B, 1, last axis x C)."""
+    means = rows.mean(dim=1).unflatten(1, (repeat, -1)).mean(dim=1)
+    return means.repeat(1, repeat)[:, None]
 
 
 def upsample(x: Tensor, factor: int) -> Tensor:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from medmap_monai.networks.blocks.backend import convolve, instance_norm, reflect_pad, zero_pad
+from medmap_monai.networks.blocks.backend import convolve, norm_leaky, reflect_pad, zero_pad
 
 
 class PlainConv(nn.Module):
@@ -85,7 +84,7 @@ class ConvUnit(PlainConv):
 
     def activate(self, x: Tensor) -> Tensor:
         """Instance norm and LeakyReLU(0.2)."""
-        return F.leaky_relu(instance_norm(x), 0.2, inplace=True)
+        return norm_leaky(x, 0.2)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.pre_norm:

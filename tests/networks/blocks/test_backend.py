@@ -9,8 +9,8 @@ from torch import Tensor
 
 from medmap_monai.networks.blocks.backend import (
     convolve,
-    instance_norm,
     is_channels_last,
+    norm_leaky,
     reflect_pad,
     stack_modalities,
     to_preferred_layout,
@@ -61,24 +61,32 @@ def test_convolve_equals_torch(
 
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("shape", [(1, 3, 4, 5, 6), (3, 2, 4, 4, 4), (2, 3, 6, 5), (1, 4, 5, 5, 5)])
-def test_instance_norm_equals_torch(shape: tuple[int, ...], last: bool) -> None:
+def test_norm_leaky_equals_torch(shape: tuple[int, ...], last: bool) -> None:
     x = (volume(*shape, last=last) + 3).requires_grad_(True)
-    result, expected = instance_norm(x), F.instance_norm(x)
+    result, expected = norm_leaky(x), F.leaky_relu(F.instance_norm(x), 0.2)
     torch.testing.assert_close(result, expected)
-    target = torch.randn_like(expected)
+    assert is_channels_last(result)
+    target = torch.randn_like(expected)  # not channels-last, as gradients may be
     (a,) = torch.autograd.grad((result * target).sum(), [x])
     (b,) = torch.autograd.grad((expected * target).sum(), [x])
     torch.testing.assert_close(a, b)
-    assert torch.autograd.gradcheck(instance_norm, (x,))
+    assert torch.autograd.gradcheck(norm_leaky, (x,))
 
 
-def test_instance_norm_is_precise_on_a_large_volume() -> None:
+def test_norm_leaky_is_precise_on_a_large_volume() -> None:
     x = to_preferred_layout(torch.randn(1, 2, 80, 80, 80, generator=torch.Generator().manual_seed(0)) + 3)
-    assert (instance_norm(x) - F.instance_norm(x.double())).abs().max() < 5e-6
+    assert (norm_leaky(x, 1.0) - F.instance_norm(x.double())).abs().max() < 5e-6
 
 
-def test_instance_norm_of_one_voxel_is_zero() -> None:
-    assert not instance_norm(torch.rand(2, 3, 1, 1, 1)).any()
+def test_norm_leaky_of_one_voxel_is_zero() -> None:
+    assert not norm_leaky(torch.rand(2, 3, 1, 1, 1)).any()
+
+
+def test_norm_leaky_of_half_precision_is_computed_in_float32() -> None:
+    x = to_preferred_layout(torch.randn(1, 2, 16, 16, 16).to(torch.bfloat16))
+    result = norm_leaky(x)
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result, norm_leaky(x.float()).to(torch.bfloat16))
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 2, 3, 4), (2, 1, 5, 2)])
