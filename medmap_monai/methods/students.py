@@ -19,7 +19,7 @@ class StudentMode(StrEnum):
 
     BATCHED = "batched"  # all as one batch: fastest
     SEQUENTIAL = "sequential"  # one modality after the other: smaller temporaries
-    CHECKPOINT = "checkpoint"  # likewise, and each is computed again in backward: least memory, most time
+    CHECKPOINT = "checkpoint"  # likewise, and all but the last are computed again in backward: least memory
 
 
 class StudentRows(NamedTuple):
@@ -45,8 +45,8 @@ def map_students(
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Decode students and reduce each one's output to what ``use`` keeps of it.
 
-    With ``mode="checkpoint"`` decoding and ``use`` are computed again in backward, so that only one modality's
-    student is in memory at a time.
+    With ``mode="checkpoint"`` decoding and ``use`` are computed again in backward, so that the graph of only one
+    modality's students is in memory at a time.
 
     Args:
         network: the network whose fused decoder the students share.
@@ -80,10 +80,10 @@ def map_students(
         fused_sees = student_mask if visible is None else visible
         return tuple(use(_decode_alone(network, features, rows, one_hot, fused_sees), rows))
 
-    if how == StudentMode.CHECKPOINT and torch.is_grad_enabled():
-        parts = [checkpoint(run, s, m, use_reentrant=False) for s, m in chunks]
-    else:
-        parts = [run(s, m) for s, m in chunks]
+    # the last one comes first in backward, and its memory is free again when the others are computed anew
+    again = len(chunks) - 1 if how == StudentMode.CHECKPOINT and torch.is_grad_enabled() else 0
+    parts = [checkpoint(run, s, m, use_reentrant=False) for s, m in chunks[:again]]
+    parts += [run(s, m) for s, m in chunks[again:]]
     results = list(parts[0]) if len(parts) == 1 else [torch.cat(values) for values in zip(*parts, strict=True)]
     return results, torch.cat([s for s, _ in chunks]), torch.cat([m for _, m in chunks])
 
