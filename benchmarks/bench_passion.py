@@ -27,6 +27,7 @@ from medmap_monai.methods.base import Method
 from medmap_monai.methods.baseline import ModalityDropoutBaseline
 from medmap_monai.methods.passion import Passion
 from medmap_monai.methods.preference_balance import PreferenceBalance
+from medmap_monai.methods.students import StudentMode
 from medmap_monai.networks.base import ModalityNetwork
 
 NETWORKS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -113,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["rfnet"], choices=list(NETWORKS))
     parser.add_argument("--steps", nargs="+", default=["plain", "passion"], choices=["baseline", "plain", "passion"])
-    parser.add_argument("--students", nargs="+", default=["batched"], choices=["batched", "sequential", "checkpoint"])
+    parser.add_argument("--students", nargs="+", default=["auto"], choices=[mode.value for mode in StudentMode])
     parser.add_argument("--size", type=int, default=80)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", help="write the results to this file as well")

@@ -74,7 +74,8 @@ class Passion(Method):
         balance: gate and beta; the published rule per sample when None.
         unimodal: ``"auto"``, ``"decoder"``, ``"student"`` (supervise the students instead: ours, costs nothing more)
             or ``"off"``.
-        students: ``"batched"``, ``"sequential"`` or ``"checkpoint"``, see :class:`StudentMode`.
+        students: ``"auto"``, ``"batched"``, ``"sequential"`` or ``"checkpoint"`` (least memory), see
+            :class:`~medmap_monai.methods.students.StudentMode`.
         deep_weight: weight of ``deep``.
         pixel_weight: weight of ``pixel``; 0 leaves it out.
         prototype_weight: weight of ``prototype``.
@@ -108,7 +109,7 @@ class Passion(Method):
         modality_weight: Sequence[float] | None = None,
         balance: PreferenceBalance | None = None,
         unimodal: str = "auto",
-        students: str = "batched",
+        students: str = "auto",
         deep_weight: float = 1.0,
         pixel_weight: float = 0.5,
         prototype_weight: float = 0.1,

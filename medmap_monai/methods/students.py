@@ -17,7 +17,8 @@ from medmap_monai.networks.base import DecoderOutput, ModalityFeatures, Modality
 class StudentMode(StrEnum):
     """How students run; the numbers are the same apart from the random numbers that dropout draws."""
 
-    BATCHED = "batched"  # all as one batch: fastest
+    AUTO = "auto"  # batched, except where a CPU's memory traffic would outweigh it
+    BATCHED = "batched"  # all as one batch: fewest calls
     SEQUENTIAL = "sequential"  # one modality after the other: smaller temporaries
     CHECKPOINT = "checkpoint"  # likewise, and all but the last are computed again in backward: least memory
 
@@ -40,7 +41,7 @@ def map_students(
     features: ModalityFeatures,
     student_mask: Tensor,
     use: Callable[[DecoderOutput, Tensor], Sequence[Tensor]],
-    mode: str = StudentMode.BATCHED,
+    mode: str = StudentMode.AUTO,
     visible: Tensor | None = None,
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Decode students and reduce each one's output to what ``use`` keeps of it.
@@ -69,6 +70,8 @@ def map_students(
     if sample.numel() == 0:
         raise ValueError("student_mask is False everywhere: no student can be decoded")
     chunks = [(sample, modality)]
+    if how == StudentMode.AUTO:
+        how = fastest_mode(features.pyramid[0], sample.numel())
     if how != StudentMode.BATCHED:
         order = torch.argsort(modality, stable=True)
         sizes = student_mask.sum(0).tolist()
@@ -86,6 +89,12 @@ def map_students(
     parts += [run(s, m) for s, m in chunks[again:]]
     results = list(parts[0]) if len(parts) == 1 else [torch.cat(values) for values in zip(*parts, strict=True)]
     return results, torch.cat([s for s, _ in chunks]), torch.cat([m for _, m in chunks])
+
+
+def fastest_mode(finest: Tensor, rows: int) -> StudentMode:
+    """Measured with four students on one CPU thread: batched is 10-20 % faster at 32^3, 15 % slower at 80^3."""
+    voxels = rows * finest.shape[3:].numel()
+    return StudentMode.SEQUENTIAL if finest.device.type == "cpu" and voxels > 2**20 else StudentMode.BATCHED
 
 
 def _decode_alone(
@@ -110,7 +119,7 @@ def decode_students(
     network: ModalityNetwork,
     features: ModalityFeatures,
     present_mask: Tensor,
-    mode: str = StudentMode.BATCHED,
+    mode: str = StudentMode.AUTO,
     visible: Tensor | None = None,
 ) -> StudentRows:
     """Decode each present modality alone; absent modalities cost nothing.
