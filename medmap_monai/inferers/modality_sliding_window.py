@@ -11,7 +11,7 @@ from monai.inferers import SlidingWindowInferer
 from monai.utils import look_up_option
 from torch import Tensor
 
-from medmap_monai.inferers.unwrap import find_network, unwrap_network
+from medmap_monai.inferers.unwrap import network_facts, unwrap_network
 from medmap_monai.inferers.windows import (
     background_like,
     foreground,
@@ -88,7 +88,7 @@ class ModalitySlidingWindowInferer(SlidingWindowInferer):
         """
         mask = volume_presence(inputs, modality_mask)
         image = without_absent(inputs, mask)
-        found = find_network(network)
+        found = network_facts(network)
         if found is not None and inputs.ndim == found.spatial_dims + 3:
             rows = mask.repeat_interleave(inputs.shape[-1], dim=0)
             volume = slices_to_volume(self(slices_as_batch(image), network, rows, *args, **kwargs), inputs.shape[0])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from medmap_monai.networks.base import ModalityNetwork
@@ -23,6 +24,24 @@ def find_network(network: Any) -> ModalityNetwork | None:
         children = dict(network.named_children())
         network = next((children[name] for name in _WRAPPERS if name in children), None)
     return None
+
+
+class NetworkFacts(NamedTuple):
+    """What a sliding window must know: spatial dimensions, classes, and the stride that windows are multiples of."""
+
+    spatial_dims: int
+    out_channels: int
+    stride: int
+
+
+def network_facts(network: Any) -> NetworkFacts | None:
+    """The facts of the :class:`ModalityNetwork` in ``network``, or of a scripted one, which keeps them; else None."""
+    found: Any = find_network(network)
+    if found is None and isinstance(network, torch.jit.ScriptModule):
+        found = network
+    values = [getattr(found, name, None) for name in NetworkFacts._fields]
+    known = [int(value) for value in values if value is not None]
+    return NetworkFacts(*known) if len(known) == len(values) else None
 
 
 def unwrap_network(network: Callable[..., Any]) -> Callable[..., Any]:

@@ -24,9 +24,9 @@ from medmap_monai.utils.files import atomic_path
 #: export format -> file in ``models``
 FORMATS = {"torchscript": "model.ts", "onnx": "model.onnx"}
 _NEEDS: dict[str, tuple[str, ...]] = {"torchscript": (), "onnx": ("onnx", "onnxscript", "onnxruntime")}
-# relative and absolute tolerance against eager execution, which picks the memory layouts that are fast; ONNX Runtime
-# also fuses operators
-_TOLERANCE = {"torchscript": (1e-3, 1e-4), "onnx": (1e-2, 1e-3)}
+# Of the largest logit. Eager execution and the exports sum in different orders (memory layouts, fused operators), and
+# with random weights either is up to 1.5e-4 of the largest logit away from float64 arithmetic (measured on mmFormer).
+_TOLERANCE = 1e-3
 
 
 class ExportError(RuntimeError):
@@ -97,7 +97,7 @@ def verify_export(file_format: str, path: str | os.PathLike[str], network: nn.Mo
     """Compare an exported file with eager execution, for all modalities and for the first one alone.
 
     Returns:
-        the largest difference of a logit.
+        the largest difference, as a share of the largest logit.
 
     Raises:
         ExportError: when they differ.
@@ -110,14 +110,18 @@ def verify_export(file_format: str, path: str | os.PathLike[str], network: nn.Mo
     with torch.no_grad(), torch.jit.optimized_execution(False):
         for mask in (torch.ones_like(alone), alone):
             expected, found = network(image, mask), run(image, mask)
-            relative, absolute = _TOLERANCE[file_format]
-            try:
-                torch.testing.assert_close(found, expected, rtol=relative, atol=absolute)
-            except AssertionError as error:
+            if found.shape != expected.shape or found.dtype != expected.dtype:
                 raise ExportError(
-                    f"{file_format} differs from eager execution: {' '.join(str(error).split())}"
-                ) from error
-            largest = max(largest, float((found - expected).abs().max()))
+                    f"{file_format} gives {found.dtype} {list(found.shape)}, "
+                    f"eager execution {expected.dtype} {list(expected.shape)}"
+                )
+            share = float((found - expected).abs().max() / expected.abs().max())
+            if not share <= _TOLERANCE:  # NaN is no agreement
+                raise ExportError(
+                    f"{file_format} differs from eager execution by {share:.2g} of the largest logit "
+                    f"(allowed {_TOLERANCE:g})"
+                )
+            largest = max(largest, share)
     return largest
 
 

@@ -82,7 +82,7 @@ def _export(bundle: BundleFolder, file_format: str) -> str:
             export_onnx(network, path, image)
         else:
             export_torchscript(network, path)
-        return f"largest difference {verify_export(file_format, path, network, image):.1g}"
+        return f"differs by at most {verify_export(file_format, path, network, image):.1g} of the largest logit"
 
 
 def _loaded(bundle: BundleFolder) -> nn.Module:

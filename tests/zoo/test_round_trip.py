@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,12 @@ def test_torchscript_alone_segments_as_before(
 
 
 def test_monai_downloads_and_loads_it(
-    server: str, trained: Path, tmp_path: Path, run_command: Callable[..., object]
+    server: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_command(
-        *("python", "-m", "monai.bundle", "download", "--name", NAME, "--url", f"{server}/{PACKAGE}"),
-        *("--bundle_dir", str(tmp_path / "bundles")),
-        cwd=tmp_path,
-    )
+    """``python -m monai.bundle download``, without starting Python once more."""
+    options = ["--name", NAME, "--url", f"{server}/{PACKAGE}", "--bundle_dir", str(tmp_path / "bundles")]
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", "download", *options])
+    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
     folder = tmp_path / "bundles" / NAME
     original = BundleFolder(trained).build_network(["phantom"])
     original.load_state_dict(torch.load(trained / "models" / "model.pt", weights_only=True))

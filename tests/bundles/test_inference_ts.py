@@ -1,0 +1,48 @@
+"""Inference from ``models/model.ts`` alone gives the label maps of eager execution, in two and three dimensions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from medmap_monai.data.phantom import write_cohort
+from medmap_monai.utils.bundle_workflow import open_workflow
+from medmap_monai.zoo.bundle_folder import BundleFolder
+from medmap_monai.zoo.export import export_torchscript
+from tests.zoo.conftest import copy_bundle
+
+
+@pytest.mark.parametrize(
+    ("name", "edition", "shape"),
+    [
+        ("brats_unet_dropout", "brats2020", (40, 36, 33)),  # overlapping windows, and windows of background
+        ("myops_passion_unet", "myops2020", (40, 40, 4)),  # slices of a volume
+    ],
+)
+def test_label_maps_are_those_of_eager_execution(
+    name: str, edition: str, shape: tuple[int, int, int], tmp_path: Path
+) -> None:
+    bundle = copy_bundle(tmp_path, name)
+    torch.manual_seed(0)
+    network = BundleFolder(bundle).build_network(["phantom"])
+    (bundle / "models").mkdir(exist_ok=True)
+    torch.save(network.state_dict(), bundle / "models" / "model.pt")
+    export_torchscript(network, bundle / "models" / "model.ts")
+    studies = write_cohort(tmp_path / "studies", edition, 2, shape, absent={"2": ["t2"]})
+    maps = {}
+    for overlays in (("phantom",), ("phantom", "inference_ts")):
+        output = tmp_path / overlays[-1]
+        given = {"dataset_dir": str(studies), "output_dir": str(output), "device": "cpu"}
+        open_workflow(bundle, "inference", overlays, given).run()
+        maps[overlays[-1]] = {p.name: np.asarray(nib.load(p).dataobj) for p in output.glob("*_seg.nii.gz")}  # type: ignore[attr-defined]
+        (bundle / "models" / "model.pt").unlink(missing_ok=True)
+    eager, scripted = maps["phantom"], maps["inference_ts"]
+    assert len(eager) == 2
+    assert eager.keys() == scripted.keys()
+    for case, expected in eager.items():
+        assert len(np.unique(expected)) > 1
+        np.testing.assert_array_equal(scripted[case], expected)
