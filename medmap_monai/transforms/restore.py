@@ -43,7 +43,7 @@ class RestoreToOriginal(Transform):
                 "the prediction has lost the geometry of its study: network and inferer must keep MetaTensors, "
                 f"got {type(prediction).__name__}"
             )
-        meta = dict(prediction.meta)
+        meta = {key: value for key, value in prediction.meta.items() if key != "affine"}  # the new one follows
         shape = tuple(int(n) for n in meta["original_shape"])
         affine = np.asarray(meta["original_affine"], dtype=np.float64)
         own_affine = np.asarray(prediction.affine, dtype=np.float64)
