@@ -81,7 +81,8 @@ class Passion(Method):
         prototype_weight: weight of ``prototype``.
         unimodal_weight: weight of ``unimodal``.
         reduction: ``"mean"`` over the samples of a batch, or ``"sum"`` as published.
-        segmentation_loss: replaces ``WeightedCEDiceLoss()``.
+        segmentation_loss: replaces ``WeightedCEDiceLoss()``. Its batch form pools Dice over all rows that are
+            supervised together, for ``unimodal`` those of all modalities.
         pixel_loss: replaces ``TemperatureKLLoss()``.
         prototype_loss: replaces ``PrototypeLoss()``.
 
