@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from monai.utils import StrEnum, look_up_option
-from torch import Tensor, nn
+from torch import Tensor
 
 from medmap_monai.losses.deep_supervision import deep_weight
 from medmap_monai.losses.label_maps import LabelMaps, label_maps
@@ -16,6 +16,7 @@ from medmap_monai.losses.segmentation import WeightedCEDiceLoss
 from medmap_monai.losses.temperature_kl import TemperatureKLLoss
 from medmap_monai.methods.base import Method, MethodOutput
 from medmap_monai.methods.case_counts import CaseCounts
+from medmap_monai.methods.idle_parameters import zero_of
 from medmap_monai.methods.preference_balance import PreferenceBalance, PreferenceGate
 from medmap_monai.methods.self_distillation import SelfDistillation, mean_where, rows_to_matrix
 from medmap_monai.methods.students import StudentMode, map_students
@@ -92,7 +93,7 @@ class Passion(Method):
 
     Example:
         >>> from medmap_monai.networks.unet import ModalityUNet
-        >>> unet = ModalityUNet(spatial_dims=3, in_channels=2, out_channels=3, channels=(4, 8))
+        >>> unet = ModalityUNet(spatial_dims=3, in_channels=2, out_channels=3, channels=(4, 8), deep_supervision=0)
         >>> method = Passion(unet, cases=CaseCounts(("flair", "t2"), 10, {"flair": 8, "t2": 5}))
         >>> mask = torch.tensor([[True, True]])
         >>> out = method(torch.rand(1, 2, 8, 8, 8), mask, mask, torch.ones(1, 1, 8, 8, 8))
@@ -297,8 +298,3 @@ class Passion(Method):
     def _reduce(self, values: Tensor) -> Tensor:
         """Scalar from one value per sample."""
         return values.sum() if self.reduction == "sum" else values.mean()
-
-
-def zero_of(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """A zero that depends on every parameter, so that DDP and weight decay treat idle ones like the others."""
-    return torch.stack([p.reshape(-1)[0] for p in parameters if p.requires_grad]).sum() * 0.0
