@@ -65,6 +65,7 @@ class WeightedCEDiceLoss(nn.Module):
         ValueError: for an unknown reduction.
 
     Example:
+        >>> import torch
         >>> loss = WeightedCEDiceLoss()
         >>> label = torch.randint(0, 4, (2, 1, 8, 8, 8))
         >>> loss(torch.zeros(2, 4, 8, 8, 8), label).ndim
