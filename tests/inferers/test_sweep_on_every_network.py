@@ -36,8 +36,9 @@ def networks() -> dict[str, ModalityNetwork]:
 
 @pytest.mark.parametrize("name", list(networks()))
 def test_sweep_equals_subset_by_subset(name: str) -> None:
-    network = networks()[name].eval()
-    image = torch.randn(1, M, 20, 16, 16, generator=torch.Generator().manual_seed(2))
+    # float64: in small random transformers instance norm amplifies the rounding of float32 to 1e-3
+    network = networks()[name].double().eval()
+    image = torch.randn(1, M, 20, 16, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     present = torch.ones(1, M, dtype=torch.bool)
     single = ModalitySlidingWindowInferer((16, 16, 16), sw_batch_size=2)
     with torch.no_grad():
@@ -45,4 +46,6 @@ def test_sweep_equals_subset_by_subset(name: str) -> None:
         assert len(swept) == 2**M - 1
         for mask, scores in swept.items():
             alone = single(image, network, torch.tensor([mask]))
-            torch.testing.assert_close(torch.as_tensor(scores).reshape(alone.shape), alone, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(
+                torch.as_tensor(scores).reshape(alone.shape), alone, rtol=1e-4, atol=1e-4, check_dtype=False
+            )
