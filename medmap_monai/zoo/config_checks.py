@@ -34,9 +34,7 @@ def references(bundle: BundleFolder) -> str:
                 load_json(file)  # keys that occur twice
         parser = _merged(files)
         for id_, text in _texts(parser):
-            problems += [
-                f"{name}: {id_} -> @{r}" for r in ReferenceResolver.match_refs_pattern(text) if r not in parser
-            ]
+            problems += [f"{name}: {id_} -> @{ref}" for ref in _references(text) if ref not in parser]
         run_id = RUN_IDS[CONFIG_SETS[name][-1] if name == "train+evaluate" else CONFIG_SETS[name][0]]
         problems += [f"{name}: no {key!r} to run" for key in ("run", run_id) if key not in parser]
     if problems:
@@ -64,24 +62,23 @@ def overlay_keys(bundle: BundleFolder) -> str:
     """Every top-level key is used; MONAI accepts misspelt ones in silence."""
     properties = {_top(id_) for id_ in _property_ids()}
     sets = bundle.config_sets()
-    problems, overlays = [], {stem for stems in CONFIG_SETS.values() for stem in stems}
-    for stem in sorted(overlays):
+    problems, count = [], 0
+    for stem in sorted({stem for stems in CONFIG_SETS.values() for stem in stems}):
         file = bundle.config_file(stem)
         containing = [name for name in sets if stem in CONFIG_SETS[name]]
         if file is None or not containing:
             continue
         used = set(_SPECIAL) | properties
         for name in containing:
-            used |= {
-                _top(r) for _, text in _texts(_merged(sets[name])) for r in ReferenceResolver.match_refs_pattern(text)
-            }
+            used |= {_top(ref) for _, text in _texts(_merged(sets[name])) for ref in _references(text)}
             for other in CONFIG_SETS[name][: CONFIG_SETS[name].index(stem)]:
                 used |= {_top(key) for key in ConfigParser.load_config_file(bundle.required_config(other))}
         keys = {_top(key) for key in ConfigParser.load_config_file(file)}
+        count += len(keys)
         problems += [f"{file.name}: {key!r}" for key in sorted(keys - used)]
     if problems:
         fail(f"used by nothing: {', '.join(problems)}")
-    return f"{len(overlays)} kinds of configuration"
+    return f"{count} keys"
 
 
 def channels(bundle: BundleFolder) -> str:
@@ -181,6 +178,11 @@ def _texts(parser: ConfigParser) -> Iterator[tuple[str, str]]:
             yield id_, item.get_config()
 
 
+def _references(text: str) -> list[str]:
+    """The ids that a string refers to."""
+    return sorted(ReferenceResolver.match_refs_pattern(text))
+
+
 def _target_problem(path: Any, item: ConfigComponent) -> str | None:
     if not isinstance(path, str) or path.startswith(("$", "@", "%")):
         return None
@@ -219,8 +221,8 @@ def _resolved(parser: ConfigParser, value: Any) -> Any:
         return [_resolved(parser, item) for item in value]
     if isinstance(value, str) and value.startswith("@") and isinstance(parser[value[1:]], (Mapping, list)):
         return _resolved(parser, parser[value[1:]])
-    if isinstance(value, str) and ReferenceResolver.match_refs_pattern(value):
-        ids = sorted(ReferenceResolver.match_refs_pattern(value))
+    if isinstance(value, str) and _references(value):
+        ids = _references(value)
         resolved = {id_: parser.get_parsed_content(id_) for id_ in ids}
         return resolved[value[1:]] if value == f"@{ids[0]}" else (value, repr(resolved))
     return value
