@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from medmap_monai.cli.features import features
 from medmap_monai.engines.encoder_features import load_features

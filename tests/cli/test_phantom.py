@@ -7,8 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import pytest
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from medmap_monai.cli.phantom import phantom
 from medmap_monai.data.studies import find_studies

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from medmap_monai.cli.split import split
 from medmap_monai.data.splits import read_split
