@@ -59,10 +59,11 @@ class Comparison:
     def run(self, variant: str, seed: int) -> None:
         """Train and evaluate one variant with one seed."""
         folder = self.folder / "runs" / variant / f"seed{seed}"
-        if (folder / "evaluation" / "summary.json").is_file():
+        settings = self.variants[variant]
+        scores, features = folder / "evaluation" / "summary.json", folder / "features.npz"
+        if scores.is_file() and (features.is_file() or "features" not in settings):
             return
         folder.mkdir(parents=True, exist_ok=True)
-        settings = self.variants[variant]
         bundle = REPOSITORY / "bundles" / settings["bundle"]
         overrides = {
             "dataset_dir": str(self.folder / "train"),
@@ -82,13 +83,27 @@ class Comparison:
         python = [sys.executable, "-m"]
         train = [*python, "monai.bundle", "run", "training", "--config_file", str(files), "--bundle_root", str(bundle)]
         self._call(train, folder / "training.log")
-        network = {key: value for key, value in overrides.items() if key.startswith("network_def")}
-        evaluation = [*python, "medmap_monai.cli.main", "evaluate", str(self.folder / "test"), "--bundle", str(bundle)]
-        evaluation += ["--overlay", "phantom", "--output", str(folder / "evaluation"), "--data-name", "phantom cohort"]
-        evaluation += ["--device", "cpu", "--set", f"checkpoint={folder / 'models' / 'model.pt'}"]
-        for key, value in network.items():
-            evaluation += ["--set", f"{key}={json.dumps(value)}"]
-        self._call(evaluation, folder / "evaluation.log")
+        model = folder / "models"
+        medmap = [*python, "medmap_monai.cli.main"]
+        common = ["--bundle", str(bundle), "--overlay", "phantom", "--device", "cpu"]
+        if "features" in settings and not features.is_file():
+            wanted = settings["features"]
+            checkpoint = model / wanted.get("checkpoint", "model.pt")
+            command = [
+                *medmap,
+                "features",
+                str(self.folder / "test"),
+                *common,
+                "--cases",
+                str(self.protocol["gap_cases"]),
+            ]
+            command += ["--output", str(features), "--set", f"checkpoint={checkpoint}"]
+            given = {**overrides, **wanted.get("overrides", {})}
+            self._call([*command, *_accepted(bundle / "configs" / "inference.json", given)], folder / "features.log")
+        command = [*medmap, "evaluate", str(self.folder / "test"), *common, "--data-name", "phantom cohort"]
+        command += ["--output", str(folder / "evaluation"), "--set", f"checkpoint={model / 'model.pt'}"]
+        command += _accepted(bundle / "configs" / "evaluate.json", overrides)
+        self._call(command, folder / "evaluation.log")
 
     def _call(self, command: list[str], log: Path) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -98,12 +113,24 @@ class Comparison:
             raise RuntimeError(f"{' '.join(command)}\nended with {done.returncode}; see {log}")
 
 
+def _accepted(config: Path, overrides: dict[str, Any]) -> list[str]:
+    """The overrides that describe the network and hence matter beyond training, as ``--set`` options."""
+    known = json.loads(config.read_text())
+    private = {"dataset_dir", "output_dir", "seed", "device", "split_file"}
+    kept = {key: value for key, value in overrides.items() if key.split("#")[0] in known and key not in private}
+    return [part for key, value in kept.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+
 def chosen(plan: dict[str, Any], only: list[str], seeds: list[int]) -> Iterator[tuple[str, int]]:
     """Variants and seeds in the order in which they run: all variants of one seed first."""
     unknown = sorted(set(only) - set(plan["variants"]) - set(plan["suites"]))
     if unknown:
-        raise SystemExit(f"unknown variants {unknown}; there are {sorted(plan['variants'])}, suites {plan['suites']}")
-    names = [v for name in only for v in plan["suites"].get(name, [name])] or list(plan["variants"])
+        raise SystemExit(
+            f"unknown variants {unknown}; there are {sorted(plan['variants'])}, suites {list(plan['suites'])}"
+        )
+    names = [v for name in only for v in plan["suites"].get(name, {"variants": [name]})["variants"]] or list(
+        plan["variants"]
+    )
     for seed in seeds:
         for variant in dict.fromkeys(names):
             yield variant, seed

@@ -1,0 +1,248 @@
+"""Tables and figures of a comparison: fills the marked blocks of ``docs/results/phantom.md`` from the finished runs.
+
+    python pipelines/compare_methods_table.py --runs runs/compare --page docs/results/phantom.md
+
+What stands between ``<!-- KIND: SUITE -->`` and ``<!-- end -->`` is replaced; KIND is ``scores``, ``differences``,
+``subsets``, ``gap`` or ``figure``. The words around the blocks are written by people. Runs that are not finished are
+left out, and the tables say of how many seeds they speak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from medmap_monai.engines.encoder_features import gap_per_level, load_features
+from medmap_monai.engines.results_store import METRICS_FILE, SUMMARY_FILE, read_metrics
+from medmap_monai.metrics.bootstrap import bootstrap_interval
+from medmap_monai.report.figure_style import BLUE, INK, figure_style, save_figure
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PLAN = Path(__file__).with_name("compare_methods.json")
+_BLOCK = re.compile(r"<!-- (?P<kind>\w+): (?P<suite>\w+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+class Difference(NamedTuple):
+    """Second minus first method in Dice points: per seed, and a 95 % bootstrap interval over test cases."""
+
+    by_seed: list[float]
+    interval: tuple[float, float] | None
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.by_seed))
+
+
+class Results:
+    """Dice (%) of every finished run of a comparison.
+
+    Args:
+        folder: the folder given to ``compare_methods.py``.
+        plan: content of ``compare_methods.json``.
+    """
+
+    def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
+        self.folder = folder
+        self.plan = plan
+        frames = []
+        for summary in sorted(folder.glob(f"runs/*/seed*/evaluation/{SUMMARY_FILE}")):
+            run = summary.parent.parent
+            described = json.loads(summary.read_text())
+            plain = [name for name, region in described["regions"].items() if not region["minimum_voxels"]]
+            table = read_metrics(summary.parent / METRICS_FILE)
+            table = table[(table["metric"] == "dice") & table["region"].isin(plain)]
+            frames.append(table.assign(variant=run.parent.name, seed=int(run.name.removeprefix("seed"))))
+        if not frames:
+            raise SystemExit(f"{folder} holds no finished run; run pipelines/compare_methods.py first")
+        table = pd.concat(frames)
+        table["dice"] = 100.0 * table["value"]
+        self.table = table
+        self.regions = list(dict.fromkeys(table["region"]))
+
+    def seeds(self, *variants: str) -> list[int]:
+        """Seeds with which all of these variants are finished."""
+        found = [set(self.table.loc[self.table["variant"] == v, "seed"]) for v in variants]
+        return sorted(set.intersection(*found)) if found else []
+
+    def inside(self, table: pd.DataFrame, group: dict[str, Any]) -> pd.DataFrame:
+        """The rows of one group of subsets, see ``groups`` of the plan."""
+        keep = table["modalities"] >= group.get("at_least", 1)
+        if "at_most" in group:
+            keep &= table["modalities"] <= group["at_most"]
+        if "of" in group:
+            keep &= table["subset"].map(lambda name: set(name.split("+")) <= set(group["of"]))
+        return table[keep]
+
+    def means(self, variant: str, group: dict[str, Any], regions: Sequence[str]) -> list[float]:
+        """Mean over cases, subsets and regions, one number per seed."""
+        table = self.inside(self.table[self.table["variant"] == variant], group)
+        return table[table["region"].isin(regions)].groupby("seed")["dice"].mean().sort_index().tolist()
+
+    def difference(self, first: str, second: str, group: dict[str, Any]) -> Difference:
+        """Paired by seed and case, mean over the group's subsets and all regions."""
+        seeds = self.seeds(first, second)
+        per_case = {}
+        for variant in (first, second):
+            table = self.table[(self.table["variant"] == variant) & self.table["seed"].isin(seeds)]
+            per_case[variant] = self.inside(table, group).groupby(["seed", "case_id"])["dice"].mean().sort_index()
+        gain = (per_case[second] - per_case[first]).unstack("seed")
+        return Difference(gain.mean(axis=0).tolist(), bootstrap_interval(gain.mean(axis=1).to_numpy()))
+
+
+def scores(results: Results, suite: dict[str, Any]) -> str:
+    """Mean and standard deviation over seeds: regions over all subsets, then groups of subsets over all regions."""
+    plan = results.plan
+    groups = list(plan["groups"])
+    everything = groups[0]
+    header = ["method", "seeds", *results.regions, *groups]
+    rows = []
+    for variant in suite["variants"]:
+        seeds = results.seeds(variant)
+        if not seeds:
+            continue
+        cells = [results.means(variant, plan["groups"][everything], [region]) for region in results.regions]
+        cells += [results.means(variant, plan["groups"][group], results.regions) for group in groups]
+        rows.append([title(plan, variant), str(len(seeds)), *(spread(values) for values in cells)])
+    return markdown(header, rows)
+
+
+def differences(results: Results, suite: dict[str, Any]) -> str:
+    """Paired differences of all pairs of the suite, per group of subsets."""
+    plan = results.plan
+    groups = list(plan["groups"])
+    rows = []
+    for first, second in suite["pairs"]:
+        if not results.seeds(first, second):
+            continue
+        cells = []
+        for group in groups:
+            found = results.difference(first, second, plan["groups"][group])
+            interval = "" if found.interval is None else f" [{found.interval[0]:+.1f}, {found.interval[1]:+.1f}]"
+            by_seed = ", ".join(f"{value:+.1f}" for value in found.by_seed)
+            cells.append(f"**{found.mean:+.1f}**{interval}<br>{by_seed}")
+        rows.append([f"{title(plan, second)} minus {title(plan, first)}", *cells])
+    return markdown(["difference", *groups], rows)
+
+
+def subsets(results: Results, suite: dict[str, Any]) -> str:
+    """One row per subset, regions separated by slashes; mean over cases and seeds."""
+    variants = [v for v in suite["variants"] if results.seeds(v)]
+    table = results.table[results.table["variant"].isin(variants)]
+    mean = table.groupby(["subset_id", "subset", "region", "variant"])["dice"].mean()
+    rows = []
+    for (_, name), part in mean.groupby(["subset_id", "subset"]):
+        values = part.droplevel(["subset_id", "subset"])
+        rows.append([str(name), *(" / ".join(f"{values[r, v]:.0f}" for r in results.regions) for v in variants)])
+    return markdown([f"subset ({' / '.join(results.regions)})", *(title(results.plan, v) for v in variants)], rows)
+
+
+def gap(results: Results, suite: dict[str, Any]) -> str:
+    """Modality gap and collapse check of the levels, mean and standard deviation over seeds."""
+    rows = []
+    for variant in suite["variants"]:
+        files = sorted(results.folder.glob(f"runs/{variant}/seed*/features.npz"))
+        found = [gap_per_level(load_features(file)) for file in files]
+        for levels in zip(*found, strict=True):
+            measures = [(*level.gap, level.effective_rank, level.spatial_sd) for level in levels]
+            cells = [spread(values, 2) for values in zip(*measures, strict=True)]
+            rows.append([title(results.plan, variant), levels[0].level, str(len(files)), *cells])
+    header = ["method", "level", "seeds", "linear CKA", "centroid distance", "voxel distance", "effective rank", "sd"]
+    return markdown(header, rows)
+
+
+def figure(results: Results, suite: dict[str, Any], name: str, page: Path) -> str:
+    """Dots: mean Dice per seed, one panel per group of subsets; written beside the page's other pictures."""
+    plan = results.plan
+    variants = [v for v in suite["variants"] if results.seeds(v)]
+    groups = list(plan["groups"])
+    with figure_style():
+        width = 3.2 + 1.75 * len(groups)
+        drawn, axes = plt.subplots(1, len(groups), figsize=(width, 1.1 + 0.34 * len(variants)), sharey=True)
+        for panel, group in zip(np.atleast_1d(axes), groups, strict=True):
+            for y, variant in enumerate(variants):
+                values = results.means(variant, plan["groups"][group], results.regions)
+                panel.plot([min(values), max(values)], [y, y], color="#c5ccd3", linewidth=3, zorder=1)
+                panel.scatter(values, [y] * len(values), s=18, color=BLUE, zorder=2)
+                panel.scatter([np.mean(values)], [y], marker="|", s=130, color=INK, zorder=3)
+            panel.set_title(group, fontsize=9.5)
+            panel.grid(axis="x", color="#e3e7eb")
+            panel.set_axisbelow(True)
+            panel.tick_params(axis="y", length=0)
+            panel.spines["left"].set_visible(False)
+        first = np.atleast_1d(axes)[0]
+        first.set_yticks(range(len(variants)), [title(plan, v) for v in variants])
+        first.set_ylim(len(variants) - 0.5, -0.5)
+        drawn.supxlabel("Dice (%), dots: seeds, line: their mean", fontsize=9)
+        drawn.tight_layout()
+    text = f"{suite['title']}: mean Dice per seed and group of subsets, phantom cohort"
+    saved = save_figure(drawn, page.parent.parent / "images", f"phantom_{name}", text)
+    return f"![{text}](../images/{saved.png.name})\n"
+
+
+def title(plan: dict[str, Any], variant: str) -> str:
+    return str(plan["variants"][variant]["title"])
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Mean and, of at least two values, their standard deviation."""
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+TABLES: dict[str, Callable[[Results, dict[str, Any]], str]] = {
+    "scores": scores,
+    "differences": differences,
+    "subsets": subsets,
+    "gap": gap,
+}
+
+
+def fill(page: Path, results: Results) -> int:
+    """Replace every marked block of ``page``; returns how many there were.
+
+    Raises:
+        ValueError: when a block names an unknown table or suite.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        kind, name = match["kind"], match["suite"]
+        if name not in results.plan["suites"] or kind not in {*TABLES, "figure"}:
+            raise ValueError(
+                f"{page}: <!-- {kind}: {name} --> must name one of {sorted([*TABLES, 'figure'])} and one of the suites "
+                f"{list(results.plan['suites'])}"
+            )
+        suite = results.plan["suites"][name]
+        body = figure(results, suite, name, page) if kind == "figure" else TABLES[kind](results, suite)
+        return f"<!-- {kind}: {name} -->\n{body}<!-- end -->"
+
+    text, number = _BLOCK.subn(block, page.read_text())
+    page.write_text(text)
+    return number
+
+
+def main() -> None:
+    """Parse the arguments and fill the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="folder of the comparison")
+    parser.add_argument("--plan", type=Path, default=PLAN, help="protocol and variants (JSON)")
+    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "results" / "phantom.md")
+    arguments = parser.parse_args()
+    number = fill(arguments.page, Results(arguments.runs, json.loads(arguments.plan.read_text())))
+    print(f"{number} blocks of {arguments.page} filled")
+
+
+if __name__ == "__main__":
+    main()

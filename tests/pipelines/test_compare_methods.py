@@ -1,0 +1,170 @@
+"""The method comparison: order of the runs, a real run of the smallest plan, and the tables against sums by hand."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+PIPELINES = Path(__file__).parents[2] / "pipelines"
+CLASSES = {"WT": [1, 2, 3], "ET": [3], "ETpp": [3]}
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, PIPELINES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+compare = load("compare_methods")
+tables = load("compare_methods_table")
+
+
+def plan() -> dict[str, Any]:
+    return json.loads((PIPELINES / "compare_methods.json").read_text())
+
+
+def write_run(folder: Path, variant: str, seed: int, dice: dict[tuple[str, str, str], float]) -> None:
+    """Results of one run: (case, subset, region) -> Dice, as ``medmap evaluate`` writes them."""
+    target = folder / "runs" / variant / f"seed{seed}" / "evaluation"
+    target.mkdir(parents=True)
+    regions = {n: {"classes": c, "minimum_voxels": 10 if n == "ETpp" else 0} for n, c in CLASSES.items()}
+    (target / "summary.json").write_text(json.dumps({"regions": regions}))
+    lines = ["case_id,present,subset_id,subset,modalities,region,metric,value,unit,empty"]
+    for (case, subset, region), value in dice.items():
+        size = subset.count("+") + 1
+        lines.append(f"{case},t1+t2,{size},{subset},{size},{region},dice,{value},1,none")
+        lines.append(f"{case},t1+t2,{size},{subset},{size},{region},hd95,5.0,mm,none")
+    (target / "metrics.csv").write_text("\n".join(lines) + "\n")
+
+
+def small_plan() -> dict[str, Any]:
+    return {
+        "groups": {"all": {}, "1 modality": {"at_most": 1}, "complete": {"at_least": 2}, "T2": {"of": ["t2"]}},
+        "variants": {"a": {"title": "A"}, "b": {"title": "B"}},
+        "suites": {"both": {"title": "two methods", "variants": ["a", "b"], "pairs": [["a", "b"]]}},
+    }
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Any:
+    for seed in (0, 1):
+        for variant, gain in (("a", 0.0), ("b", 0.1 + 0.1 * seed)):
+            dice = {}
+            for number, case in enumerate(("c1", "c2")):
+                dice[case, "t2", "WT"] = 0.4 + 0.1 * number + gain
+                dice[case, "t2", "ET"] = 0.2 + gain
+                dice[case, "t1+t2", "WT"] = 0.6
+                dice[case, "t1+t2", "ET"] = 0.5 + 0.1 * number
+                dice[case, "t1+t2", "ETpp"] = 0.0
+            write_run(tmp_path, variant, seed, dice)
+    return tables.Results(tmp_path, small_plan())
+
+
+def test_every_variant_of_the_plan_is_a_bundle_and_every_suite_names_variants() -> None:
+    content = plan()
+    for variant in content["variants"].values():
+        assert (PIPELINES.parent / "bundles" / variant["bundle"] / "configs" / "phantom.json").is_file()
+        assert variant["title"]
+    for suite in content["suites"].values():
+        named = {*suite["variants"], *(name for pair in suite["pairs"] for name in pair)}
+        assert named <= set(content["variants"])
+
+
+def test_runs_go_seed_by_seed_and_a_shared_variant_once() -> None:
+    jobs = list(compare.chosen(plan(), ["passion", "idt"], [1, 0]))
+    variants = plan()["suites"]["passion"]["variants"]
+    assert jobs == [(v, 1) for v in variants] + [(v, 0) for v in variants]
+    with pytest.raises(SystemExit, match="unknown variants"):
+        list(compare.chosen(plan(), ["nothing"], [0]))
+
+
+def test_what_describes_the_network_goes_on_to_the_evaluation(tmp_path: Path) -> None:
+    config = tmp_path / "evaluate.json"
+    config.write_text(json.dumps({"network_def": {}, "anchor": "none", "seed": 0, "dataset_dir": "."}))
+    given = {"network_def#width": [8, 16], "anchor": "fixed", "epochs": 3, "seed": 5, "dataset_dir": "x"}
+    assert compare._accepted(config, given) == ["--set", "network_def#width=[8, 16]", "--set", 'anchor="fixed"']
+
+
+def test_means_by_hand(results: Any) -> None:
+    assert results.regions == ["WT", "ET"]  # never the post-processed one
+    groups = results.plan["groups"]
+    assert results.means("a", groups["all"], ["WT"]) == pytest.approx([52.5, 52.5])
+    assert results.means("b", groups["1 modality"], ["WT", "ET"]) == pytest.approx([42.5, 52.5])
+    assert results.means("b", groups["T2"], ["ET"]) == pytest.approx([30.0, 40.0])
+    assert results.means("a", groups["complete"], ["ET"]) == pytest.approx([55.0, 55.0])
+
+
+def test_differences_are_paired_by_seed_and_case(results: Any) -> None:
+    groups = results.plan["groups"]
+    found = results.difference("a", "b", groups["1 modality"])
+    assert found.by_seed == pytest.approx([10.0, 20.0])
+    assert found.mean == pytest.approx(15.0)
+    assert found.interval == pytest.approx((15.0, 15.0))  # both cases gain the same
+    assert results.difference("b", "a", groups["complete"]).mean == pytest.approx(0.0)
+
+
+def test_only_shared_seeds_are_compared(results: Any, tmp_path: Path) -> None:
+    write_run(tmp_path, "a", 2, {("c1", "t2", "WT"): 0.9, ("c2", "t2", "WT"): 0.9})
+    more = tables.Results(tmp_path, small_plan())
+    assert more.seeds("a", "b") == [0, 1]
+    assert len(more.difference("a", "b", {}).by_seed) == 2
+
+
+def test_the_page_keeps_its_words(results: Any, tmp_path: Path) -> None:
+    page = tmp_path / "docs" / "results" / "page.md"
+    page.parent.mkdir(parents=True)
+    words = "Before.\n\n<!-- {} -->\nold\n<!-- end -->\n\nAfter.\n"
+    page.write_text("".join(words.format(f"{kind}: both") for kind in ("scores", "differences", "subsets", "figure")))
+    assert tables.fill(page, results) == 4
+    text = page.read_text()
+    assert text.count("Before.") == text.count("After.") == 4
+    assert "old" not in text
+    assert "| A | 2 | 52.5 ± 0.0 | 37.5 ± 0.0 |" in text
+    assert "| B minus A | **+7.5** [+7.5, +7.5]<br>+5.0, +10.0 |" in text
+    assert "| t2 | 45 / 20 | 60 / 35 |" in text
+    picture = tmp_path / "docs" / "images" / "phantom_both.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    tables.fill(page, results)
+    assert page.read_text() == text  # again, the same
+    page.write_text("<!-- scores: other -->\n<!-- end -->")
+    with pytest.raises(ValueError, match="must name one of"):
+        tables.fill(page, results)
+
+
+def test_a_run_is_made_once_and_an_interrupted_comparison_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The smallest real plan: one epoch, tiny volumes; trained, measured and scored by the real commands."""
+    content = plan()
+    protocol = content["protocol"]
+    protocol.update(train_cases=15, val_cases=1, test_cases=1, gap_cases=1, shape=[16, 16, 16])
+    narrow = {"network_def#channels": [2, 4], "network_def#deep_supervision": 0}
+    protocol["overrides"] = {"epochs": 1, "batch_size": 8, "learning_rate": 0.001, "roi_size": [16, 16, 16]}
+    content["variants"]["pdt"]["overrides"].update(narrow)
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    arguments = ["compare", "--output", str(tmp_path / "runs"), "--plan", str(tmp_path / "plan.json")]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--only", "pdt", "--seeds", "3"])
+    compare.main()
+    run = tmp_path / "runs" / "runs" / "pdt" / "seed3"
+    made = {name: (run / name).stat().st_mtime_ns for name in ("features.npz", "models/model.pt", "settings.json")}
+    compare.main()
+    assert {name: (run / name).stat().st_mtime_ns for name in made} == made
+    (run / "evaluation" / "summary.json").unlink()  # as if stopped during the evaluation
+    (run / "evaluation" / "metrics.csv").unlink()
+    before = (run / "features.npz").read_bytes()
+    compare.main()
+    assert (run / "evaluation" / "summary.json").is_file()
+    assert (run / "features.npz").read_bytes() == before
+    found = tables.Results(tmp_path / "runs", content)
+    assert found.seeds("pdt") == [3]
+    assert len(tables.gap(found, content["suites"]["medmap_levels"]).splitlines()) == 4
