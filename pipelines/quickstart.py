@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
+
+from medmap_monai.recipes.commands import run_command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -35,19 +33,6 @@ TASKS: dict[str, dict[str, str]] = {
         "kept": "bssfp+t2",
     },
 }
-
-
-def run(title: str, command: list[str], cwd: Path | None = None) -> None:
-    """Print and run one command; stop at the first that fails."""
-    where = f"(cd {os.path.relpath(cwd)} && " if cwd else ""
-    print(f"\n== {title}\n$ {where}{shlex.join(command)}{')' if cwd else ''}", flush=True)
-    start = time.perf_counter()
-    # the interpreter's own folder first, so that `python` and `medmap` are those of this environment
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    # waiting threads sleep instead of spinning: on a busy machine that is the difference between slow and stuck
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PATH": path}
-    subprocess.run(command, cwd=cwd, env=environment, check=True)
-    print(f"   {time.perf_counter() - start:.0f} s", flush=True)
 
 
 def main() -> None:
@@ -77,7 +62,7 @@ def main() -> None:
         "clinic": ["--cases", "1", "--seed", "2000", "--only", f"last={task['kept']}"],
     }
     for name, options in cohorts.items():
-        run(
+        run_command(
             f"phantom cohort (synthetic): {name}",
             ["medmap", "phantom", "--edition", task["edition"], *options, *shape, str(output / name)],
         )
@@ -85,28 +70,28 @@ def main() -> None:
     training = ["python", "-m", "monai.bundle", "run", "training", "--config_file", overlays]
     training += ["--dataset_dir", str(output / "phantom/train")]
     training += ["--epochs", str(arguments.epochs)] if arguments.epochs else []
-    run("train the bundle with its phantom overlay", training, cwd=bundle)
+    run_command("train the bundle with its phantom overlay", training, cwd=bundle)
     bundle_options = ["--bundle", str(bundle), "--overlay", "phantom"]
-    run(
+    run_command(
         f"segment a study of which only {task['kept']} exist",
         ["medmap", "predict", str(output / "clinic"), *bundle_options, "--output", str(output / "predictions")],
     )
     evaluation = output / "evaluation"
-    run(
+    run_command(
         "evaluate every subset of modalities on the held-out cases",
         ["medmap", "evaluate", str(output / "phantom/test"), *bundle_options, "--output", str(evaluation)],
     )
     # the same study again, now that an evaluation tells what to expect from its two sequences
     again = ["medmap", "predict", str(output / "clinic"), *bundle_options, "--output", str(output / "predictions")]
     again += ["--overwrite", "--reliability", str(evaluation / "reliability.json")]
-    run("segment that study again, with the expected quality of its subset", again)
+    run_command("segment that study again, with the expected quality of its subset", again)
     features = ["medmap", "features", str(output / "phantom/test"), *bundle_options]
-    run(
+    run_command(
         "encoder features, for the picture of the modality gap",
         [*features, "--output", str(evaluation / "features.npz")],
     )
     report = ["medmap", "report", str(evaluation), "--logs", str(bundle / "runs"), "-o", str(output / "report.html")]
-    run("report", report)
+    run_command("report", report)
 
     print("\nPhantom (synthetic) results; they say nothing about patients.")
     for what, path in {

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import torch
 from torch import nn
 
+from medmap_monai.utils.files import file_sha256
+
+__all__ = ["file_sha256", "software_versions", "weights_sha256"]
+
 _PACKAGES = ("torch", "monai", "numpy", "scipy")
-_CHUNK = 1 << 20
-
-
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def weights_sha256(network: nn.Module) -> str:

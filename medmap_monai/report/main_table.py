@@ -117,6 +117,8 @@ def table_latex(table: MainTable, synthetic: bool = False) -> str:
 
 
 def _tex(text: str) -> str:
-    for sign, replacement in (("\\", r"\textbackslash{}"), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#")):
-        text = text.replace(sign, replacement)
+    text = text.replace("\\", r"\textbackslash{}")
+    for sign in "&%_#$":
+        text = text.replace(sign, "\\" + sign)
+    text = text.replace("^", r"\textasciicircum{}").replace("~", r"\textasciitilde{}")
     return text.replace("\N{MINUS SIGN}", "$-$").replace(NOTHING, "--")

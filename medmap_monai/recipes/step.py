@@ -1,0 +1,69 @@
+"""One step of a recipe: a command, what it needs and what it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medmap_monai.data.editions import NIFTI_ENDINGS
+from medmap_monai.recipes.cost import Cost
+from medmap_monai.utils.files import file_sha256
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a recipe.
+
+    name: unique, a relative path; names marker and log.
+    title: what the step does.
+    command: program and arguments, as a user would type them.
+    inputs: files and folders whose content decides the result.
+    outputs: files that exist when the step is done.
+    folder: what belongs to this step alone, and goes when the step is redone.
+    settings_file, settings: a JSON file that the command reads, written just before it runs.
+    cost: what it costs.
+    repeatable: cheap and made from finished results only, so it runs again when something changed. Of every other
+        step a change is an error.
+    """
+
+    name: str
+    title: str
+    command: tuple[str, ...]
+    inputs: tuple[Path, ...] = ()
+    outputs: tuple[Path, ...] = ()
+    folder: Path | None = None
+    settings_file: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    cost: Cost = field(default_factory=Cost)
+    repeatable: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The command as one line for a shell."""
+        return shlex.join(self.command)
+
+
+def content_of(path: Path) -> str:
+    """What identifies the content of an input: a file's SHA-256; of a folder of studies names and sizes of its images.
+
+    The images are not read for this, so one that was exchanged for another of the same size goes unseen.
+
+    Raises:
+        FileNotFoundError: the input does not exist.
+    """
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for parent, folders, files in os.walk(path):
+            folders.sort()
+            for name in sorted(name for name in files if name.endswith(NIFTI_ENDINGS)):
+                file = Path(parent, name)
+                digest.update(f"{file.relative_to(path).as_posix()}|{file.stat().st_size}\n".encode())
+        return "folder:" + digest.hexdigest()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    return "sha256:" + file_sha256(path)
