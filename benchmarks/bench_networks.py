@@ -17,6 +17,7 @@ import multiprocessing
 import resource
 import statistics
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
@@ -53,8 +54,8 @@ def inference(name: str, task: str, size: int) -> Callable[[], None]:
     return run
 
 
-def measure(name: str, task: str, size: int, repeats: int, queue: Any) -> None:
-    """Conv units of every repeat and the peak memory (GiB) of this process, into ``queue``."""
+def measure(name: str, task: str, size: int, repeats: int) -> dict[str, Any]:
+    """Conv units of every repeat and the peak memory (GiB) of this process."""
     torch.manual_seed(0)
     if task == STEP:
         run = training_step(build_method(build_network(name), "plain", "batched").train(), size)
@@ -69,7 +70,7 @@ def measure(name: str, task: str, size: int, repeats: int, queue: Any) -> None:
         cost, after = cpu_seconds(run), cpu_seconds(unit)
         costs.append(2 * cost / (before + after))
         before = after
-    queue.put({"network": name, "task": task, "units": costs, "peak_gib": peak})
+    return {"network": name, "task": task, "units": costs, "peak_gib": peak}
 
 
 def describe(row: dict[str, Any], size: int) -> str:
@@ -96,14 +97,11 @@ def main() -> None:
     results = []
     print(f"{torch.get_num_threads()} thread(s), {args.size}^3, batch 1, 4 modalities, float32\n")
     print("| network | task | conv units: median (range) | peak GiB | published | target | |")
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|", flush=True)
     for name in args.networks:
         for task in args.tasks:
-            queue = context.Queue()
-            process = context.Process(target=measure, args=(name, task, args.size, args.repeats, queue))
-            process.start()
-            row = queue.get()
-            process.join()
+            with ProcessPoolExecutor(1, mp_context=context) as pool:  # a row that fails ends the run
+                row = pool.submit(measure, name, task, args.size, args.repeats).result()
             results.append(row)
             print(describe(row, args.size), flush=True)
     if args.json:

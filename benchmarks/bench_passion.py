@@ -16,6 +16,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ NETWORKS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "rfnet": ("rfnet", "RFNet", {}),
     "mmformer": ("mmformer", "MMFormer", {}),
     "m2ftrans": ("m2ftrans", "M2FTrans", {}),
-    "dmafnet": ("dmafnet", "DMAFNet", {}),
+    "dmafnet": ("dmafnet", "DMAFNet", {"spatial_dims": 3, "in_channels": 4, "out_channels": 4}),
 }
 # Published scripts, one step at 80^3: conv units and GiB, plain and with PASSION (design notes of this project)
 PUBLISHED = {
@@ -95,8 +96,8 @@ def training_step(method: Method, size: int) -> Callable[[], None]:
     return run
 
 
-def measure(name: str, kind: str, students: str, size: int, repeats: int, queue: Any) -> None:
-    """Conv units of every repeat and the peak memory (GiB) of this process, into ``queue``."""
+def measure(name: str, kind: str, students: str, size: int, repeats: int) -> dict[str, Any]:
+    """Conv units of every repeat, and the peak memory (GiB) of this process."""
     torch.manual_seed(0)
     method = build_method(build_network(name), kind, students).train()
     step, unit = training_step(method, size), conv_unit()
@@ -107,7 +108,7 @@ def measure(name: str, kind: str, students: str, size: int, repeats: int, queue:
     for _ in range(repeats):
         before, cost, after = cpu_seconds(unit), cpu_seconds(step), cpu_seconds(unit)
         costs.append(2 * cost / (before + after))
-    queue.put({"network": name, "step": kind, "students": students, "units": costs, "peak_gib": peak})
+    return {"network": name, "step": kind, "students": students, "units": costs, "peak_gib": peak}
 
 
 def main() -> None:
@@ -125,13 +126,10 @@ def main() -> None:
     for name in args.networks:
         for kind in args.steps:
             for students in args.students if kind == "passion" else args.students[:1]:
-                queue = context.Queue()
-                process = context.Process(target=measure, args=(name, kind, students, args.size, args.repeats, queue))
-                process.start()
-                row = queue.get()
-                process.join()
+                with ProcessPoolExecutor(1, mp_context=context) as pool:
+                    row = pool.submit(measure, name, kind, students, args.size, args.repeats).result()
                 results.append(row)
-                print(describe(row, args.size))
+                print(describe(row, args.size), flush=True)
     if args.json:
         with open(args.json, "w") as file:
             json.dump(results, file, indent=2)

@@ -138,6 +138,7 @@ class ModalityNetwork(nn.Module):
         self.stride = stride
         self.encoders = nn.ModuleList(built)
         self.has_unimodal_decoder = False
+        self.reads_concatenation = False  # a hint for the memory layout of the pyramid
 
     def check_image(self, image: Tensor) -> None:
         """Raise ValueError when ``image`` is not (B, M, ...) with spatial sizes that the network can halve."""
@@ -199,7 +200,7 @@ class ModalityNetwork(nn.Module):
             maps: List[Tensor] = []  # noqa: UP006
             for feature in encoded:
                 maps.append(feature[level] if len(feature) > 0 else torch.zeros_like(like))
-            stacked = stack_modalities(maps)
+            stacked = stack_modalities(maps, self.reads_concatenation)
             pyramid.append(stacked if skip else zero_absent(stacked, mask))
         if not torch.jit.is_scripting():
             if self.training and skip:

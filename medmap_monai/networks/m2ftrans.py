@@ -17,7 +17,7 @@ from medmap_monai.networks.blocks.cross_channel import CrossChannelFusion
 from medmap_monai.networks.blocks.fusion_tokens import FusionTokenTransformer
 from medmap_monai.networks.blocks.joint_fusion import JointFusion
 from medmap_monai.networks.blocks.modality_encoder import ModalityEncoder
-from medmap_monai.networks.blocks.slots import pick_modality, sum_modalities
+from medmap_monai.networks.blocks.slots import needed, pick_modality, sum_modalities
 from medmap_monai.networks.blocks.transformer import grid_sizes
 from medmap_monai.networks.blocks.unimodal_decoder import MergeUnit, UnimodalDecoder, UpUnit
 
@@ -124,24 +124,42 @@ class M2FTrans(ModalityNetwork):
         self.unimodal_decoder = UnimodalDecoder(spatial_dims, base_width, levels, out_channels)
 
     def prepare(self, features: ModalityFeatures) -> ModalityFeatures:
-        """Parts of the joint fusions (finest first), then what the bottleneck prepares."""
+        """Each modality's part of the joint fusions, finest level first, then what the bottleneck prepares."""
+        return self.prepare_for(features, features.present)
+
+    def prepare_for(self, features: ModalityFeatures, wanted: Optional[Tensor]) -> ModalityFeatures:  # noqa: UP045
+        """:meth:`prepare` for the modalities that ``wanted`` (B, M) names; None means all."""
         parts: List[Tensor] = []  # noqa: UP006
         for i, fusion in enumerate(self.fusions):
             level = len(features.pyramid) - 3 - i
             # positions are weighted one by one later on, which is fast with the channels outermost
-            parts.append(fusion.project(features.pyramid[level]).contiguous())  # type: ignore[operator]
-        deepest = features.pyramid[-1]
-        wanted = torch.ones(deepest.shape[:2], dtype=torch.bool, device=deepest.device)
-        present = features.present
-        if present is not None:
-            # a feature that was filled in for an absent modality is not zero, and has tokens like any other
-            wanted = present | (deepest != 0).flatten(2).any(dim=2)
-        if not torch.jit.is_scripting():
-            if torch.jit.is_tracing() or torch.compiler.is_compiling():
-                wanted = torch.ones_like(wanted)
-        return ModalityFeatures(
-            features.pyramid, features.tokens, parts[::-1] + self.bottleneck.prepare(deepest, wanted), present
-        )
+            made = [p.contiguous() for p in fusion.project(features.pyramid[level], wanted)]  # type: ignore[operator]
+            parts = made + parts
+        tokens = self.bottleneck.prepare(features.pyramid[-1], wanted)
+        return ModalityFeatures(features.pyramid, features.tokens, parts + tokens, features.present)
+
+    def part(self, features: ModalityFeatures, level: int) -> List[Tensor]:  # noqa: UP006
+        """The prepared parts of one level, one per modality; past the joint fusions, what the bottleneck prepared."""
+        start, end = level * self.modalities, (level + 1) * self.modalities
+        return features.projected[start:] if level == len(features.pyramid) - 2 else features.projected[start:end]
+
+    def refresh(self, features: ModalityFeatures, levels: List[int]) -> ModalityFeatures:  # noqa: UP006
+        if len(features.projected) == 0:
+            return features
+        deepest = len(features.pyramid) - 1
+        changed = [level % (deepest + 1) for level in levels]
+        parts: List[Tensor] = []  # noqa: UP006
+        for i, fusion in enumerate(self.fusions):
+            level = deepest - 2 - i
+            if level in changed:
+                parts = [p.contiguous() for p in fusion.project(features.pyramid[level])] + parts  # type: ignore[operator]
+            else:
+                parts = self.part(features, level) + parts
+        if deepest in changed:
+            tokens = self.bottleneck.prepare(features.pyramid[-1], None)
+        else:
+            tokens = self.part(features, deepest - 1)
+        return ModalityFeatures(features.pyramid, features.tokens, parts + tokens, features.present)
 
     def decode(self, features: ModalityFeatures, modality_mask: Tensor) -> DecoderOutput:
         return self.decode_rows(features, None, modality_mask)
@@ -153,10 +171,10 @@ class M2FTrans(ModalityNetwork):
         modality_mask: Tensor,
     ) -> DecoderOutput:
         if len(features.projected) == 0:
-            features = self.prepare(features)
+            features = self.prepare_for(features, needed(modality_mask, rows, features.pyramid[0].shape[0]))
         deepest = len(features.pyramid) - 1
         chosen = torch.arange(modality_mask.shape[0], device=modality_mask.device) if rows is None else rows
-        prepared = features.projected[deepest - 1 :]  # the parts of the finer levels come before
+        prepared = self.part(features, deepest - 1)
         x, attention = self.bottleneck(prepared, level_mask(modality_mask, -1), chosen)
         attention = self.spread(attention, level_mask(modality_mask, -1))
         maps = prepared[0].index_select(0, chosen) * attention
@@ -179,7 +197,7 @@ class M2FTrans(ModalityNetwork):
             above = up(x)
             attention = self.finer(attention)
             mask = level_mask(modality_mask, level)
-            joined = fusion(sum_modalities(features.projected[level], mask, rows, attention))
+            joined = fusion(sum_modalities(self.part(features, level), mask, rows, attention))
             x = merge(joined, above)
             deep_logits.append(deep_head(above))
             fused.append(joined)

@@ -15,7 +15,7 @@ from medmap_monai.networks.blocks.backend import runs_eagerly, to_preferred_layo
 from medmap_monai.networks.blocks.conv_unit import PlainConv
 from medmap_monai.networks.blocks.joint_fusion import JointFusion
 from medmap_monai.networks.blocks.modality_encoder import ModalityEncoder
-from medmap_monai.networks.blocks.slots import pick_modality, sum_modalities
+from medmap_monai.networks.blocks.slots import needed, pick_modality, sum_modalities
 from medmap_monai.networks.blocks.transformer import (
     TransformerLayer,
     grid_sizes,
@@ -194,21 +194,33 @@ class MMFormer(ModalityNetwork):
         return ModalityFeatures(features.pyramid, stacked, [], mask)
 
     def prepare(self, features: ModalityFeatures) -> ModalityFeatures:
+        """Each modality's part of the fusions, finest level first; see :meth:`part`."""
+        return self.prepare_for(features, features.present)
+
+    def prepare_for(self, features: ModalityFeatures, wanted: Optional[Tensor]) -> ModalityFeatures:  # noqa: UP045
+        """:meth:`prepare` for the modalities that ``wanted`` (B, M) names; None means all."""
         parts: List[Tensor] = []  # noqa: UP006
         for i, fusion in enumerate(self.fusions):
-            parts.append(fusion.project(features.pyramid[len(features.pyramid) - 2 - i]))  # type: ignore[operator]
-        return ModalityFeatures(features.pyramid, features.tokens, parts[::-1], features.present)
+            level = len(features.pyramid) - 2 - i
+            parts = fusion.project(features.pyramid[level], wanted) + parts  # type: ignore[operator]
+        return ModalityFeatures(features.pyramid, features.tokens, parts, features.present)
+
+    def part(self, features: ModalityFeatures, level: int) -> List[Tensor]:  # noqa: UP006
+        """The prepared parts of one level, one per modality."""
+        return features.projected[level * self.modalities : (level + 1) * self.modalities]
 
     def refresh(self, features: ModalityFeatures, levels: List[int]) -> ModalityFeatures:  # noqa: UP006
         if len(features.projected) == 0:
             return features
-        parts = list(features.projected)
+        parts: List[Tensor] = []  # noqa: UP006
         deepest = len(features.pyramid) - 1
         changed = [level % (deepest + 1) for level in levels]
         for i, fusion in enumerate(self.fusions):
             level = deepest - 1 - i
             if level in changed:
-                parts[level] = fusion.project(features.pyramid[level])  # type: ignore[operator]
+                parts = fusion.project(features.pyramid[level]) + parts  # type: ignore[operator]
+            else:
+                parts = self.part(features, level) + parts
         return ModalityFeatures(features.pyramid, features.tokens, parts, features.present)
 
     @torch.jit.unused
@@ -245,7 +257,7 @@ class MMFormer(ModalityNetwork):
         modality_mask: Tensor,
     ) -> DecoderOutput:
         if len(features.projected) == 0:
-            features = self.prepare(features)
+            features = self.prepare_for(features, needed(modality_mask, rows, features.pyramid[0].shape[0]))
         tokens = features.tokens
         assert tokens is not None, "mmFormer decodes features with tokens"
         if rows is not None:
@@ -257,9 +269,9 @@ class MMFormer(ModalityNetwork):
         for i, (deep_head, up, fusion, merge) in enumerate(
             zip(self.deep_heads, self.ups, self.fusions, self.merges)  # noqa: B905 (TorchScript)
         ):
-            level = len(features.projected) - 1 - i
+            level = len(features.pyramid) - 2 - i
             deep_logits.append(deep_head(x))
-            mixed = sum_modalities(features.projected[level], level_mask(modality_mask, level), rows)
+            mixed = sum_modalities(self.part(features, level), level_mask(modality_mask, level), rows)
             fused.append(fusion(mixed))
             x = merge(fused[-1], up(x))
             decoded.append(x)

@@ -73,6 +73,7 @@ class RFNet(ModalityNetwork):
             encoders=[ModalityEncoder(spatial_dims, base_width, levels) for _ in range(in_channels)],
         )
         self.has_unimodal_decoder = True
+        self.reads_concatenation = True
         widths = [base_width * 2**level for level in range(levels - 1, -1, -1)]  # coarse to fine, as they are used
         self.deepest_map = ProbabilityMap(spatial_dims, in_channels, widths[0], out_channels, from_above=False)
         self.deepest_fusion = RegionFusion(spatial_dims, in_channels, widths[0], out_channels, mlp_width)

@@ -158,6 +158,15 @@ def test_prepared_features_decode_alike(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_mask_may_allow_what_is_absent(name: str) -> None:
+    network = small(name)
+    image, _ = random_case(2, 4, SIZE_3D)
+    features = network.encode(image, torch.tensor([[True, False, False, True]] * 2))
+    for given in (features, network.prepare(features)):
+        assert network.decode(given, torch.tensor([[True, True, False, True]] * 2)).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_students_equal_the_fused_path_that_sees_their_modality_alone(name: str) -> None:
     network = small(name)
     image, mask = random_case(2, 4, SIZE_3D)

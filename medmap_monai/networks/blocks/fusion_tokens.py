@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import List, Tuple  # noqa: UP035 (TorchScript reads these forms)
+from typing import List, Optional, Tuple  # noqa: UP035 (TorchScript reads these forms)
 
 import torch
 from torch import Tensor, nn
 
+from medmap_monai.networks.blocks.backend import runs_eagerly
 from medmap_monai.networks.blocks.slots import select_modalities
 from medmap_monai.networks.blocks.transformer import TransformerLayer, resize_positions, to_maps, to_tokens
 
@@ -56,16 +57,18 @@ class FusionTokenTransformer(nn.Module):
             places.append(resize_positions(block, self.grid, size))
         return places
 
-    def prepare(self, deepest: Tensor, wanted: Tensor) -> List[Tensor]:  # noqa: UP006
+    def prepare(self, deepest: Tensor, wanted: Optional[Tensor] = None) -> List[Tensor]:  # noqa: UP006, UP045
         """Tokens of every modality through all layers.
 
         Args:
             deepest: (B, M, D, ...), deepest encoder maps.
-            wanted: bool (B, M); the others are left out (zeros).
+            wanted: bool (B, M); the others are left out (zeros). None means all.
 
         Returns:
             the resulting maps (B, M, D, ...), then keys and values of each layer (B, M, N, 2 D).
         """
+        if wanted is None or not runs_eagerly():
+            wanted = torch.ones(deepest.shape[:2], dtype=torch.bool, device=deepest.device)
         size = list(deepest.shape[3:])
         positions = torch.cat(self.positions_for(size)[:-1])  # (M, N, D)
         rows = torch.nonzero(wanted.flatten()).flatten()

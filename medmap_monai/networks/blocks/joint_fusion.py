@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import List  # noqa: UP035 (TorchScript reads this form)
+from typing import List, Optional  # noqa: UP035 (TorchScript reads these forms)
 
 import torch
 from torch import Tensor, nn
 
-from medmap_monai.networks.blocks.backend import convolve, is_channels_last, runs_eagerly
+from medmap_monai.networks.blocks.backend import convolve, runs_eagerly
 from medmap_monai.networks.blocks.conv_unit import ConvUnit
 
 
@@ -33,21 +33,32 @@ class JointFusion(nn.Module):
         self.context = ConvUnit(spatial_dims, width, width, padding_mode=padding_mode, pre_norm=pre_norm)
         self.out = ConvUnit(spatial_dims, width, width, kernel_size=1, pre_norm=pre_norm)
 
-    def project(self, features: Tensor) -> Tensor:
-        """(B, M, C, ...) -> each modality's part of the first convolution, without bias: (B, M, C, ...)."""
-        x = features.flatten(1, 2)
-        if self.pre_norm:
-            x = self.mix.activate(x)
+    def project(self, features: Tensor, wanted: Optional[Tensor] = None) -> List[Tensor]:  # noqa: UP006, UP045
+        """Each modality's part of the first convolution, without its bias.
+
+        Args:
+            features: (B, M, C, ...).
+            wanted: bool (B, M), modalities that will be used; one that no row wants is left out. None means all.
+
+        Returns:
+            one (B, C, ...) per modality, (B, 0) for one that was left out.
+        """
         weights = self.mix.conv.weight.chunk(self.modalities, dim=1)
+        used: List[bool] = [True] * self.modalities  # noqa: UP006
+        if not torch.jit.is_scripting():
+            if wanted is not None and runs_eagerly():
+                used = wanted.any(dim=0).tolist()
+                used[0] = used[0] or not any(used)  # somebody has to tell the shape
         parts: List[Tensor] = []  # noqa: UP006
-        for m, part in enumerate(x.chunk(self.modalities, dim=1)):
-            parts.append(convolve(part, weights[m], None))
-        if runs_eagerly() and is_channels_last(parts[0]):
-            inner: List[Tensor] = []  # noqa: UP006
-            for part in parts:
-                inner.append(part.movedim(1, -1))
-            return torch.stack(inner, dim=1).movedim(-1, 2)  # each modality lies in one piece
-        return torch.stack(parts, dim=1)
+        for m in range(self.modalities):
+            if used[m]:
+                x = features[:, m]
+                if self.pre_norm:
+                    x = self.mix.activate(x)
+                parts.append(convolve(x, weights[m], None))
+            else:
+                parts.append(features.new_zeros([features.shape[0], 0]))
+        return parts
 
     def forward(self, mixed: Tensor) -> Tensor:
         """From the sum of the projected parts (R, C, ...) to the fused map (R, C, ...)."""

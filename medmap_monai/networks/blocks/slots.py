@@ -19,14 +19,28 @@ from medmap_monai.networks.blocks.backend import convolve, is_channels_last, run
 def _pick(features: Tensor, rows: List[int], index: List[List[int]]) -> Tensor:  # noqa: UP006
     """``features[rows[r], index[r][s]]`` -> (R, S, C, ...) in one copy that keeps the layout; R or S must be 1."""
     views = [features[r, m] for r, slots in zip(rows, index, strict=True) for m in slots]
-    channels_last = is_channels_last(features[:, 0]) or is_channels_last(features.flatten(1, 2))
-    if not channels_last:
+    if features.stride(2) != 1:  # channels are not innermost
         picked = torch.stack(views)
         return picked[None] if len(rows) == 1 else picked[:, None]
     views = [v.movedim(0, -1) for v in views]
     if len(rows) == 1:
         return torch.stack(views, dim=-2).movedim((-2, -1), (0, 1))[None]
     return torch.stack(views).movedim(-1, 1)[:, None]
+
+
+def needed(mask: Tensor, rows: Optional[Tensor], batch: int) -> Tensor:  # noqa: UP045
+    """Which modalities of which samples a decoder will look at: bool (batch, M).
+
+    Args:
+        mask: bool (R, M) or, per level, (R, L, M).
+        rows: (R,), the sample of each row; None for R = batch in order.
+        batch: number of samples.
+    """
+    seen = mask if mask.ndim == 2 else mask.any(dim=1)
+    if rows is None:
+        return seen
+    counts = torch.zeros([batch, seen.shape[1]], dtype=torch.int32, device=mask.device)
+    return counts.index_add(0, rows, seen.to(counts.dtype)) > 0
 
 
 def pick_modality(features: Tensor, rows: Tensor, modality: Tensor) -> Tensor:
@@ -107,30 +121,31 @@ def convolve_slots(
 
 
 @torch.jit.unused
-def _sum_eagerly(parts: Tensor, mask: Tensor, rows: Tensor | None, weights: Tensor | None) -> Tensor:
+def _sum_eagerly(parts: list[Tensor], mask: Tensor, rows: Tensor | None, weights: Tensor | None) -> Tensor:
     chosen = range(mask.shape[0]) if rows is None else rows.tolist()
+    empty = next(p for p in parts if p.numel() > 0)
     sums: list[Tensor] = []
     for r, (row, allowed) in enumerate(zip(chosen, mask.tolist(), strict=True)):
-        seen = [m for m, yes in enumerate(allowed) if yes]
-        total = torch.zeros_like(parts[row, 0]) if not seen else None
-        for m in seen:
+        total: Tensor | None = None
+        for m, yes in enumerate(allowed):
+            if not yes or parts[m].numel() == 0:
+                continue
             if weights is None:
-                total = parts[row, m] if total is None else total + parts[row, m]
+                total = parts[m][row] if total is None else total + parts[m][row]
             elif total is None:
-                total = parts[row, m] * weights[r, m]
+                total = parts[m][row] * weights[r, m]
             else:
-                total = torch.addcmul(total, parts[row, m], weights[r, m])
-        assert total is not None
-        sums.append(total)
+                total = torch.addcmul(total, parts[m][row], weights[r, m])
+        sums.append(torch.zeros_like(empty[row]) if total is None else total)
     if len(sums) == 1:
         return sums[0][None]
-    if is_channels_last(parts[:, 0]):
+    if is_channels_last(empty):
         return torch.stack([s.movedim(0, -1) for s in sums]).movedim(-1, 1)
     return torch.stack(sums)
 
 
 def sum_modalities(
-    parts: Tensor,
+    parts: List[Tensor],  # noqa: UP006
     mask: Tensor,
     rows: Optional[Tensor] = None,  # noqa: UP045
     weights: Optional[Tensor] = None,  # noqa: UP045
@@ -138,7 +153,7 @@ def sum_modalities(
     """Sum of the available modalities' parts; what the mask hides is never touched.
 
     Args:
-        parts: (B, M, C, ...).
+        parts: one (B, C, ...) per modality; (B, 0), not for all of them, for one that was left out and counts as zero.
         mask: bool (R, M).
         rows: (R,), the row of ``parts`` that each row of ``mask`` looks at; None for R = B in order.
         weights: (R, M, 1, ...), a factor per modality and position; None means 1.
@@ -149,7 +164,8 @@ def sum_modalities(
     if not torch.jit.is_scripting():
         if runs_eagerly():
             return _sum_eagerly(parts, mask, rows, weights)
+    stacked = torch.stack(parts, dim=1)
     if rows is not None:
-        parts = parts.index_select(0, rows)
-    parts = zero_absent(parts, mask)
-    return parts.sum(dim=1) if weights is None else (parts * weights).sum(dim=1)
+        stacked = stacked.index_select(0, rows)
+    stacked = zero_absent(stacked, mask)
+    return stacked.sum(dim=1) if weights is None else (stacked * weights).sum(dim=1)

@@ -36,7 +36,15 @@ def volume(*shape: int, last: bool = False) -> Tensor:
         ((1, 4, 5, 6, 5), 4, 3, 1, 4),
         ((1, 4, 9, 6), 8, 3, 1, 1),
         ((1, 4, 9, 6), 8, 1, 1, 1),
-        ((1, 1, 32, 40, 40), 2, 3, 1, 1),  # above the limit of one small row
+        ((1, 6, 32, 64, 10), 2, 3, 1, 1),  # above the limit of one small row; 8 positions at a time
+        ((2, 16, 5, 6, 10), 8, 3, 1, 1),  # two positions at a time
+        ((2, 16, 5, 6, 9), 8, 3, 1, 1),  # an odd number of them
+        ((2, 16, 6, 10), 8, 3, 1, 1),
+        ((1, 16, 5, 6, 10), 8, 3, 1, 1),  # cut in two and two at a time
+        ((1, 1, 5, 6, 10), 8, 3, 1, 1),  # planes as channels
+        ((3, 2, 5, 6, 7), 2, 3, 1, 1),
+        ((3, 3, 5, 6, 10), 32, 3, 1, 1),
+        ((1, 2, 5, 7, 9), 4, 3, 2, 1),
     ],
 )
 def test_convolve_equals_torch(
@@ -50,6 +58,10 @@ def test_convolve_equals_torch(
     expected = plain(x, weight, bias, stride=stride, groups=groups)
     result = convolve(x, weight, bias, stride, groups)
     torch.testing.assert_close(result, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(convolve(x, weight, bias, stride, groups), expected)
+        without = plain(x, weight, stride=stride, groups=groups)
+        torch.testing.assert_close(convolve(x, weight, None, stride, groups), without)
     target = torch.randn_like(expected)
     for a, b in zip(
         torch.autograd.grad((result * target).sum(), [x, weight, bias]),
@@ -110,11 +122,15 @@ def test_upsample_equals_interpolate(shape: tuple[int, ...]) -> None:
         )
 
 
+@pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("last", [False, True])
-def test_stacked_modalities_concatenate_without_a_copy(last: bool) -> None:
+def test_stacked_modalities_lie_as_they_will_be_read(last: bool, joined: bool) -> None:
     maps = [volume(2, 3, 4, 5, 6, last=last) + m for m in range(4)]
-    stacked = stack_modalities(maps)
+    stacked = stack_modalities(maps, joined)
     assert torch.equal(stacked, torch.stack(maps, dim=1))
-    joined = stacked.flatten(1, 2)
-    assert joined.data_ptr() == stacked.data_ptr()
-    assert is_channels_last(joined) is last
+    if joined or not last:
+        concatenation = stacked.flatten(1, 2)
+        assert concatenation.data_ptr() == stacked.data_ptr()  # no copy
+        assert is_channels_last(concatenation) is last
+    else:
+        assert all(is_channels_last(stacked[b : b + 1, m]) for b in range(2) for m in range(4))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medmap_monai.networks.base import zero_absent
 from medmap_monai.networks.blocks.backend import stack_modalities, to_preferred_layout
-from medmap_monai.networks.blocks.slots import convolve_slots, pick_modality, select_modalities, sum_modalities
+from medmap_monai.networks.blocks.slots import convolve_slots, needed, pick_modality, select_modalities, sum_modalities
 
 MASKS = {
     "all": [[True, True, True]],
@@ -25,7 +25,7 @@ MASKS = {
 def features(last: bool) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn((3, 2, 3, 4, 5), generator=generator, dtype=torch.float64) for _ in range(3)]
-    return stack_modalities([to_preferred_layout(m) if last else m for m in maps])
+    return stack_modalities([to_preferred_layout(m) if last else m for m in maps], joined=True)
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -48,9 +48,11 @@ def test_slots_and_sums_equal_zero_filling(name: str, last: bool) -> None:
             continue  # a row without modalities is replaced by background later on
         slots, placement = select_modalities(values, mask, None, rows)
         torch.testing.assert_close(convolve_slots(slots, placement, weight, bias), expected)
-        torch.testing.assert_close(sum_modalities(values, mask, rows), filled.sum(1))
+        torch.testing.assert_close(sum_modalities(list(values.unbind(1)), mask, rows), filled.sum(1))
         factors = torch.rand(len(mask), 3, 1, 3, 4, 5, dtype=torch.float64)
-        torch.testing.assert_close(sum_modalities(values, mask, rows, factors), (filled * factors).sum(1))
+        torch.testing.assert_close(
+            sum_modalities(list(values.unbind(1)), mask, rows, factors), (filled * factors).sum(1)
+        )
 
 
 @pytest.mark.parametrize(("name", "slots"), [("all", 3), ("two of three", 2), ("one", 1), ("one each", 1)])
@@ -76,3 +78,19 @@ def test_gradients_reach_only_what_is_seen() -> None:
     assert values.grad is not None
     assert torch.equal(values.grad[0].flatten(1).any(1), mask[0])
     assert not values.grad[1:].any()
+
+
+def test_a_modality_that_was_left_out_is_no_trouble() -> None:
+    parts = [torch.ones(1, 2, 3, 3), torch.zeros(1, 0), torch.ones(1, 2, 3, 3)]
+    for middle in (False, True):
+        mask = torch.tensor([[True, middle, True]])
+        assert torch.equal(sum_modalities(parts, mask), torch.full((1, 2, 3, 3), 2.0))
+    assert not sum_modalities(parts, torch.tensor([[False, False, False]])).any()
+
+
+def test_what_decoders_need_of_each_sample() -> None:
+    mask = torch.tensor([[True, False], [False, False], [False, True]])
+    assert torch.equal(needed(mask, None, 3), mask)
+    by_sample = needed(mask, torch.tensor([1, 1, 1]), 2)
+    assert torch.equal(by_sample, torch.tensor([[False, False], [True, True]]))
+    assert torch.equal(needed(mask[:, None], None, 3), mask)
