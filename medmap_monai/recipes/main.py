@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from medmap_monai.data.cohort import scan_cohort
+from medmap_monai.data.splits import rates_of_combination
 from medmap_monai.data.study import Study
 from medmap_monai.recipes.choices import Choices
 from medmap_monai.recipes.commands import CommandError
@@ -132,6 +133,8 @@ def _choices(recipe: Recipe, given: argparse.Namespace) -> Choices:
     phantom = _phantom(given, task) if given.phantom else None
     folds = _folds(given, task, phantom, len(studies) if studies else None)
     combinations = tuple(task.combinations if given.combinations is None else given.combinations)
+    for combination in combinations:
+        rates_of_combination(combination, task.edition)  # an error that says what is allowed
     if combinations and not task.combinations:
         raise ValueError(f"{recipe.title} trains on complete data: --combinations does not apply")
     if given.published and not combinations:

@@ -76,6 +76,8 @@ def state_of(step: Step, markers: Markers) -> str:
         marker = markers.read(step)
         if marker is None:
             return "to do"
+        markers.check_plan(step, marker)
+        markers.check(step, marker)
         return "done" if is_finished(step, markers) else "started"
     except FileNotFoundError:
         return "to do"
@@ -127,7 +129,8 @@ def _run(step: Step, output: Path, markers: Markers, lock: int | None) -> None:
     made_with = markers.made_with(step)
     if step.settings_file is not None:
         write_text(step.settings_file, json.dumps(step.settings, indent=1) + "\n")
-    markers.write(step, STARTED, made_with)
+    if step.folder is not None:  # only there can an interrupted step leave something that the next start goes on from
+        markers.write(step, STARTED, made_with)
     log = output / "logs" / f"{step.name}.log"
     run_command(f"{step.title}\n   log: {log}", step.command, log=log, keep_open=[] if lock is None else [lock])
     absent = [str(path) for path in step.outputs if not path.is_file()]

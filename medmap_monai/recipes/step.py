@@ -24,7 +24,8 @@ class Step:
     command: program and arguments, as a user would type them.
     inputs: files and folders whose content decides the result.
     outputs: files that exist when the step is done.
-    folder: what belongs to this step alone, and goes when the step is redone.
+    folder: what belongs to this step alone: what an interruption leaves there is continued, and it goes when the step
+        is redone. Without one a step writes its outputs at once or not at all.
     settings_file, settings: a JSON file that the command reads, written just before it runs.
     cost: what it costs.
     repeatable: cheap and made from finished results only, so it runs again when something changed. Of every other
