@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +21,7 @@ from medmap_monai.data.availability import draw_availability
 from medmap_monai.data.phantom import ensure_cohort
 from medmap_monai.data.splits import SplitRow, write_split
 from medmap_monai.data.studies import find_studies
+from medmap_monai.recipes.commands import CommandError, run_command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLAN = Path(__file__).with_suffix(".json")
@@ -80,37 +79,22 @@ class Comparison:
         (folder / "settings.json").write_text(json.dumps(overrides, indent=2) + "\n")
         files = [str(bundle / "configs" / name) for name in ("train.json", "phantom.json")]
         files.append(str(folder / "settings.json"))
-        python = [sys.executable, "-m"]
-        train = [*python, "monai.bundle", "run", "training", "--config_file", str(files), "--bundle_root", str(bundle)]
-        self._call(train, folder / "training.log")
+        name = f"{variant} seed {seed}"
+        train = ["python", "-m", "monai.bundle", "run", "training", "--config_file", str(files)]
+        run_command(f"{name}: train", [*train, "--bundle_root", str(bundle)], log=folder / "training.log")
         model = folder / "models"
-        medmap = [*python, "medmap_monai.cli.main"]
-        common = ["--bundle", str(bundle), "--overlay", "phantom", "--device", "cpu"]
+        common = [str(self.folder / "test"), "--bundle", str(bundle), "--overlay", "phantom", "--device", "cpu"]
         if "features" in settings and not features.is_file():
             wanted = settings["features"]
             checkpoint = model / wanted.get("checkpoint", "model.pt")
-            command = [
-                *medmap,
-                "features",
-                str(self.folder / "test"),
-                *common,
-                "--cases",
-                str(self.protocol["gap_cases"]),
-            ]
+            command = ["medmap", "features", *common, "--cases", str(self.protocol["gap_cases"])]
             command += ["--output", str(features), "--set", f"checkpoint={checkpoint}"]
-            given = {**overrides, **wanted.get("overrides", {})}
-            self._call([*command, *_accepted(bundle / "configs" / "inference.json", given)], folder / "features.log")
-        command = [*medmap, "evaluate", str(self.folder / "test"), *common, "--data-name", "phantom cohort"]
+            command += _accepted(bundle / "configs" / "inference.json", {**overrides, **wanted.get("overrides", {})})
+            run_command(f"{name}: features", command, log=folder / "features.log")
+        command = ["medmap", "evaluate", *common, "--data-name", "phantom cohort"]
         command += ["--output", str(folder / "evaluation"), "--set", f"checkpoint={model / 'model.pt'}"]
         command += _accepted(bundle / "configs" / "evaluate.json", overrides)
-        self._call(command, folder / "evaluation.log")
-
-    def _call(self, command: list[str], log: Path) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with log.open("a") as file:
-            done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)}\nended with {done.returncode}; see {log}")
+        run_command(f"{name}: evaluate", command, log=folder / "evaluation.log")
 
 
 def _accepted(config: Path, overrides: dict[str, Any]) -> list[str]:
@@ -151,6 +135,7 @@ def main() -> None:
     if arguments.dry_run:
         print("\n".join(f"{variant} seed {seed}" for variant, seed in jobs))
         return
+    os.environ["OMP_NUM_THREADS"] = "1"  # runs side by side share the cores; threads that wait would spin
     comparison = Comparison(arguments.output.resolve(), plan)
     comparison.prepare()
     failed = []
@@ -159,7 +144,7 @@ def main() -> None:
             try:
                 future.result()
                 print(f"done: {variant} seed {seed}", flush=True)
-            except RuntimeError as error:
+            except CommandError as error:
                 failed.append(f"{variant} seed {seed}: {error}")
                 print(f"FAILED: {failed[-1]}", flush=True)
     if failed:
