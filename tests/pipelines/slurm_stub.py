@@ -59,8 +59,9 @@ def sbatch(arguments: list[str]) -> int:
 
 def srun(arguments: list[str]) -> int:
     nodes = int(os.environ["SLURM_NNODES"])
+    step = {"SLURM_NTASKS": str(nodes), "SLURM_JOB_NUM_NODES": str(nodes), "SLURM_LOCALID": "0"}
     running = [
-        subprocess.Popen(arguments, env={**os.environ, "SLURM_PROCID": str(i), "SLURM_NODEID": str(i)})
+        subprocess.Popen(arguments, env={**os.environ, **step, "SLURM_PROCID": str(i), "SLURM_NODEID": str(i)})
         for i in range(nodes)
     ]
     return max(abs(process.wait()) for process in running)

@@ -41,6 +41,12 @@ def test_scripts_are_sound(script: Path) -> None:
     assert named <= set(re.findall(r"`(MEDMAP_[A-Z0-9_]+)`", PAGE.read_text()))
 
 
+def test_training_processes_do_not_see_the_job() -> None:
+    """Else ignite takes the local rank of SLURM's task, which is 0 for every process that torchrun starts."""
+    text = (REPOSITORY / "pipelines" / "slurm" / "train.sbatch").read_text()
+    assert "srun env --unset=SLURM_JOB_ID torchrun" in text
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_a_variable_that_is_not_set_is_named(script: Path, tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"]}
