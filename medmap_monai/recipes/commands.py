@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-_TAIL = 30
+_TAIL = 30  # lines
+_PATIENCE = 30.0  # seconds
 
 
 class CommandError(RuntimeError):
@@ -39,6 +40,8 @@ def run_command(
     """
     where = f"(cd {os.path.relpath(cwd)} && " if cwd else ""
     print(f"\n== {title}\n$ {where}{shlex.join(command)}{')' if cwd else ''}", flush=True)
+    if log is not None:
+        print(f"   output: {log}", flush=True)
     start = time.perf_counter()
     # the interpreter's own folder first, so that `python` and `medmap` are those of this environment
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -67,19 +70,27 @@ def _run(
     keep_open: Sequence[int],
 ) -> None:
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             list(command),
             cwd=cwd,
             env=environment,
             stdout=output,
             stderr=None if output is None else subprocess.STDOUT,
             pass_fds=tuple(keep_open),
-            check=False,
         )
     except OSError as error:
         raise CommandError(f"{command[0]} could not be started: {error}") from error
-    if done.returncode != 0:
-        raise CommandError(f"{shlex.join(command)}\nended with {done.returncode}")
+    try:
+        code = process.wait()
+    except BaseException:  # this process is to end: so is the command, which may have processes of its own to end
+        process.terminate()
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise
+    if code != 0:
+        raise CommandError(f"{shlex.join(command)}\nended with {code}")
 
 
 def _tail(log: Path, begin: int) -> str:

@@ -39,8 +39,6 @@ def run_recipe(recipe: Recipe, bundles: Path, arguments: Sequence[str] | None = 
     """
     parser = _parser(recipe, bundles)
     given = parser.parse_args(arguments)
-    # a terminated recipe takes the command that it waits for with it
-    signal.signal(signal.SIGTERM, _leave)
     try:
         choices = _choices(recipe, given)
         steps = make_plan(recipe, choices)
@@ -52,6 +50,8 @@ def run_recipe(recipe: Recipe, bundles: Path, arguments: Sequence[str] | None = 
             raise ValueError("--data FOLDER is needed to run the recipe (--dry-run and --phantom do without)")
     except (OSError, ValueError) as error:
         parser.exit(2, f"error: {error}\n")
+    # a terminated recipe takes the command that it waits for with it
+    before = signal.signal(signal.SIGTERM, _leave)
     try:
         if given.redo:
             for step in redo(given.redo, steps, choices.output, markers):
@@ -60,6 +60,8 @@ def run_recipe(recipe: Recipe, bundles: Path, arguments: Sequence[str] | None = 
     except (OSError, ValueError, BusyError, ChangedStepError, CommandError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
     pages = [path for step in steps if step.repeatable for path in step.outputs[:1]]
     kind = "Phantom (synthetic) results; they say nothing about patients or the paper." if choices.phantom else "Done."
     print("\n".join(["", kind, *(f"  {page}" for page in pages)]))

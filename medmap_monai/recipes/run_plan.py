@@ -132,7 +132,7 @@ def _run(step: Step, output: Path, markers: Markers, lock: int | None) -> None:
     if step.folder is not None:  # only there can an interrupted step leave something that the next start goes on from
         markers.write(step, STARTED, made_with)
     log = output / "logs" / f"{step.name}.log"
-    run_command(f"{step.title}\n   log: {log}", step.command, log=log, keep_open=[] if lock is None else [lock])
+    run_command(step.title, step.command, log=log, keep_open=[] if lock is None else [lock])
     absent = [str(path) for path in step.outputs if not path.is_file()]
     if absent:
         raise ChangedStepError(
