@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from medmap_monai.modalities import BRATS
-from medmap_monai.report.main_table import main_table, table_csv, table_latex
+from medmap_monai.report.main_table import _tex, main_table, table_csv, table_latex
 from medmap_monai.report.runs import EvaluationRun
 
 SUBSETS = ["+".join(subset) for subset in BRATS.subsets()]
@@ -71,3 +71,15 @@ def test_latex_has_as_many_cells_in_every_row():
     assert lines[5].count(r"\textbf") == 16
     assert "SYNTHETIC" in text
     assert text.count("{") == text.count("}")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("P^k_mix, 50 %", r"P\textasciicircum{}k\_mix, 50 \%"),
+        (r"a\b & #1 ~ $x", r"a\textbackslash{}b \& \#1 \textasciitilde{} \$x"),
+        ("\N{MINUS SIGN}0.1", "$-$0.1"),
+    ],
+)
+def test_names_are_escaped_for_latex(text: str, expected: str) -> None:
+    assert _tex(text) == expected
