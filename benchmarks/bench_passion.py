@@ -80,7 +80,7 @@ def conv_unit(device: str = "cpu", size: int = 80) -> Callable[[], None]:
     return run
 
 
-def training_step(method: Method, size: int) -> Callable[[], None]:
+def training_step(method: nn.Module, size: int) -> Callable[[], None]:
     image = torch.randn(1, 4, size, size, size)
     grid = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, size)] * 3, indexing="ij")).norm(dim=0)
     label = torch.bucketize(-grid, torch.tensor([-0.8, -0.5, -0.3]))[None, None]  # nested balls, all four classes

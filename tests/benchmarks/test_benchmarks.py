@@ -1,0 +1,140 @@
+"""Every benchmark runs, at a size that says nothing about speed, and reports what it claims to report."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import statistics
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+TESTED = ["bench_growth", "bench_loading", "bench_networks", "bench_passion", "bench_torchrun", "medmap_pilot"]
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import a script of ``benchmarks/`` by name, its rows computed in this process."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+    def load(name: str) -> ModuleType:
+        module = importlib.import_module(name)
+        if hasattr(module, "ProcessPoolExecutor"):
+            monkeypatch.setattr(module, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))
+        if hasattr(module, "conv_unit"):
+            monkeypatch.setattr(
+                module, "conv_unit", partial(importlib.import_module("bench_passion").conv_unit, size=16)
+            )
+        return module
+
+    return load
+
+
+def run(module: ModuleType, arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *arguments.split()])
+    module.main()
+
+
+def test_every_script_is_tested() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.py")) == TESTED
+
+
+def test_networks(benchmark, monkeypatch, tmp_path, capsys) -> None:
+    module = benchmark("bench_networks")
+    run(module, f"--networks rfnet --size 16 --repeats 2 --json {tmp_path / 'out.json'}", monkeypatch)
+    rows = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [row["task"] for row in rows] == [module.ONE, module.FOUR, module.SWEEP, module.STEP]
+    printed = capsys.readouterr().out
+    for row in rows:
+        assert len(row["units"]) == 2
+        assert min(row["units"]) > 0
+        assert f"| rfnet | {row['task']} | {statistics.median(row['units']):.1f} " in printed
+    sweep, one = statistics.median(rows[2]["units"]), statistics.median(rows[0]["units"])
+    assert sweep > one
+
+
+def test_networks_compares_with_the_published_cost(benchmark) -> None:
+    module = benchmark("bench_networks")
+    row = {"network": "rfnet", "task": module.SWEEP, "units": [100.0, 109.0, 130.0], "peak_gib": 1.0}
+    assert module.describe(row, 80).endswith("| 330 | 110 | met |")
+    assert module.describe({**row, "units": [111.0]}, 80).endswith("| 330 | 110 | MISSED |")
+    assert module.describe(row, 32).endswith("| | | |")  # other sizes have no published cost
+
+
+def test_passion(benchmark, monkeypatch, tmp_path) -> None:
+    arguments = f"--networks rfnet --size 16 --repeats 1 --students checkpoint --json {tmp_path / 'out.json'}"
+    run(benchmark("bench_passion"), arguments, monkeypatch)
+    rows = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [row["step"] for row in rows] == ["plain", "passion"]
+    assert all(row["units"][0] > 0 and row["peak_gib"] > 0 for row in rows)
+
+
+def test_loading(benchmark, monkeypatch, tmp_path, capsys) -> None:
+    arguments = f"--networks unet --shape 24 24 24 --size 16 --cases 2 --samples 3 --json {tmp_path / 'out.json'}"
+    run(benchmark("bench_loading"), arguments, monkeypatch)
+    result = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert {name: len(seconds) for name, seconds in result["loading"].items()} == {"decoded": 3, "cached": 3}
+    ratio = statistics.median(result["steps"]["unet baseline"]) / statistics.median(result["loading"]["cached"])
+    assert f"cached: {ratio:.1f} times the training rate" in capsys.readouterr().out
+
+
+def test_growth(benchmark, monkeypatch, tmp_path) -> None:
+    sizes = "--voxels 1 2 --cases 1 2 --subsets 1 3 --shape 20 20 20 --volume 32 32 32 --repeats 1"
+    run(benchmark("bench_growth"), f"--network unet --window 16 {sizes} --json {tmp_path / 'out.json'}", monkeypatch)
+    result = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert list(result) == ["voxels", "cases", "subsets", "peak_gib"]
+    assert min(result.pop("peak_gib").values()) > 0
+    assert all(min(seconds) > 0 for row in result.values() for seconds in row["seconds"].values())
+
+
+def test_growth_tells_a_line_from_a_parabola(benchmark) -> None:
+    fit = benchmark("bench_growth").fit
+    sizes = [1, 2, 4, 8]
+    line = fit(sizes, [3.0 + 2.0 * n for n in sizes])
+    assert line["slope"] == pytest.approx(2)
+    assert line["intercept"] == pytest.approx(3)
+    assert line["residual"] == pytest.approx(0, abs=1e-9)
+    assert line["exponent"] < 1
+    parabola = fit(sizes, [float(n**2) for n in sizes])
+    assert parabola["exponent"] == pytest.approx(2)
+    assert parabola["residual"] > 0.5
+
+
+def test_torchrun_worker(benchmark, monkeypatch, tmp_path) -> None:
+    module = benchmark("bench_torchrun")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    small = "--network unet --step baseline --size 16 --repeats 2 --steps-per-repeat 1"
+    run(module, f"{small} --worker {tmp_path / 'out.json'}", monkeypatch)
+    assert np.all(np.array(json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))) > 0)
+
+
+@pytest.mark.parametrize(("two", "verdict"), [(1.9, "1.90 times one process: met"), (1.7, "MISSED")])
+def test_torchrun_verdict(benchmark, monkeypatch, capsys, two: float, verdict: str) -> None:
+    module = benchmark("bench_torchrun")
+    monkeypatch.setattr(module, "rates", lambda processes, *_: [1.0] if processes == 1 else [two])
+    run(module, "", monkeypatch)
+    assert verdict in capsys.readouterr().out
+
+
+def test_pilot(benchmark, monkeypatch, tmp_path) -> None:
+    small = "--settings none L0 --size 16 --train-cases 2 --test-cases 2 --steps 2 --batch 2"
+    run(benchmark("medmap_pilot"), f"--output {tmp_path / 'pilot.csv'} {small}", monkeypatch)
+    with (tmp_path / "pilot.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+
+
+def test_benchmarks_know_every_backbone(benchmark) -> None:
+    module = benchmark("bench_passion")
+    assert all(isinstance(module.build_network(name), nn.Module) for name in module.NETWORKS)
