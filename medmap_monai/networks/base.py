@@ -197,10 +197,11 @@ class ModalityNetwork(nn.Module):
             template = encoded[0]
         pyramid: List[Tensor] = []  # noqa: UP006
         for level, like in enumerate(template):
+            zero = torch.zeros([1] * like.ndim, dtype=like.dtype, device=like.device).expand_as(like)
             maps: List[Tensor] = []  # noqa: UP006
             for feature in encoded:
-                maps.append(feature[level] if len(feature) > 0 else torch.zeros_like(like))
-            stacked = stack_modalities(maps, self.reads_concatenation)
+                maps.append(feature[level] if len(feature) > 0 else zero)
+            stacked = stack_modalities(maps, like, self.reads_concatenation)
             pyramid.append(stacked if skip else zero_absent(stacked, mask))
         if not torch.jit.is_scripting():
             if self.training and skip:

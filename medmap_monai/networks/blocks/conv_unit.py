@@ -82,12 +82,12 @@ class ConvUnit(PlainConv):
         super().__init__(spatial_dims, in_channels, out_channels, kernel_size, stride, padding_mode)
         self.pre_norm = pre_norm
 
-    def activate(self, x: Tensor) -> Tensor:
-        """Instance norm and LeakyReLU(0.2)."""
-        return norm_leaky(x, 0.2)
+    def activate(self, x: Tensor, consume: bool = False) -> Tensor:
+        """Instance norm and LeakyReLU(0.2); ``consume`` as in :func:`norm_leaky`."""
+        return norm_leaky(x, 0.2, consume=consume)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.pre_norm:
             x = self.activate(x)
         x = convolve(self.pad(x), self.conv.weight, self.conv.bias, self.stride, self.groups)
-        return x if self.pre_norm else self.activate(x)
+        return x if self.pre_norm else self.activate(x, consume=True)

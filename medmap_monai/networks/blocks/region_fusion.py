@@ -21,7 +21,7 @@ class SlotConvUnit(ConvUnit):
     """A 1x1x1 post-norm unit over the masked concatenation of the modalities (M * C channels)."""
 
     def forward(self, slots: Tensor, placement: Tensor) -> Tensor:  # type: ignore[override]
-        return self.activate(convolve_slots(slots, placement, self.conv.weight, self.conv.bias))
+        return self.activate(convolve_slots(slots, placement, self.conv.weight, self.conv.bias), consume=True)
 
 
 class ProbabilityMap(nn.Module):
@@ -139,4 +139,4 @@ class RegionFusion(nn.Module):
             folded = slot_weights[:, None, :, None] * per_region[:, c][None, :, None, :]  # (R, C_out, S, C)
             mixed = torch.addcmul(mixed, torch.bmm(folded.flatten(2), y), p[:, c : c + 1])
         mixed = mixed.reshape([rows, width] + list(slots.shape[3:]))
-        return to_preferred_layout(self.region_mix.activate(mixed))
+        return to_preferred_layout(self.region_mix.activate(mixed, consume=True))

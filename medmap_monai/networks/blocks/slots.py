@@ -24,7 +24,8 @@ def _pick(features: Tensor, rows: List[int], index: List[List[int]]) -> Tensor: 
         return picked[None] if len(rows) == 1 else picked[:, None]
     views = [v.movedim(0, -1) for v in views]
     if len(rows) == 1:
-        return torch.stack(views, dim=-2).movedim((-2, -1), (0, 1))[None]
+        # the batch axis comes in before the axes move: PyTorch must recognise the layout from the strides
+        return torch.stack(views, dim=-2)[None].movedim((-2, -1), (1, 2))
     return torch.stack(views).movedim(-1, 1)[:, None]
 
 

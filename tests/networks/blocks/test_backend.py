@@ -33,6 +33,7 @@ def volume(*shape: int, last: bool = False) -> Tensor:
         ((2, 4, 8, 6, 5), 8, 3, 2, 1),
         ((1, 4, 8, 6, 5), 8, 1, 1, 1),
         ((3, 4, 8, 6, 5), 8, 1, 1, 2),
+        ((2, 4, 8, 6, 5), 8, 1, 2, 1),
         ((1, 4, 5, 6, 5), 4, 3, 1, 4),
         ((1, 4, 9, 6), 8, 3, 1, 1),
         ((1, 4, 9, 6), 8, 1, 1, 1),
@@ -126,7 +127,7 @@ def test_upsample_equals_interpolate(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("last", [False, True])
 def test_stacked_modalities_lie_as_they_will_be_read(last: bool, joined: bool) -> None:
     maps = [volume(2, 3, 4, 5, 6, last=last) + m for m in range(4)]
-    stacked = stack_modalities(maps, joined)
+    stacked = stack_modalities(maps, maps[0], joined)
     assert torch.equal(stacked, torch.stack(maps, dim=1))
     if joined or not last:
         concatenation = stacked.flatten(1, 2)

@@ -25,7 +25,11 @@ MASKS = {
 def features(last: bool) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn((3, 2, 3, 4, 5), generator=generator, dtype=torch.float64) for _ in range(3)]
-    return stack_modalities([to_preferred_layout(m) if last else m for m in maps], joined=True)
+    return stack_modalities(
+        [to_preferred_layout(m) if last else m for m in maps],
+        to_preferred_layout(maps[0]) if last else maps[0],
+        joined=True,
+    )
 
 
 @pytest.mark.parametrize("last", [False, True])
