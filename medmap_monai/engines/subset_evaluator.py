@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,23 @@ from monai.data import DataLoader
 from monai.data.utils import no_collation
 from monai.engines import SupervisedEvaluator
 from monai.utils import look_up_option
-from torch import Tensor, nn
+from torch import nn
 
 from medmap_monai.data.editions import Edition, get_edition
 from medmap_monai.data.evaluation_records import EvaluationRecords, RecordSource
-from medmap_monai.data.study import StudyError
 from medmap_monai.data.study_dataset import ERROR
-from medmap_monai.engines.case_maps import cut_case, write_case_maps
+from medmap_monai.engines.case_maps import write_case_maps
+from medmap_monai.engines.case_scorer import CaseScorer
 from medmap_monai.engines.evaluation_progress import EvaluationProgress
-from medmap_monai.engines.evaluation_samples import FILE, EvaluationSamples, failure_of, label_geometry
+from medmap_monai.engines.evaluation_samples import FILE, EvaluationSamples, failure_of
 from medmap_monai.engines.fingerprint import file_sha256, software_versions, weights_sha256
 from medmap_monai.engines.results_store import FAILURES_FILE, METRICS_FILE, SUMMARY_FILE, ResultsStore, read_metrics
 from medmap_monai.engines.training_checkpoint import load_model
 from medmap_monai.inferers.subset_sweep import SubsetSweepInferer
 from medmap_monai.metrics.bootstrap import DEFAULT_RESAMPLES
 from medmap_monai.metrics.edge_cases import EdgeCases
-from medmap_monai.metrics.lesion_wise import LESION_UNITS, lesion_scores
-from medmap_monai.metrics.region_scores import METRIC_UNITS, RegionScore, region_scores
+from medmap_monai.metrics.lesion_wise import LESION_UNITS
+from medmap_monai.metrics.region_scores import METRIC_UNITS
 from medmap_monai.metrics.regions import Region, make_regions
 from medmap_monai.metrics.reliability import RELIABILITY_FILE, write_reliability
 from medmap_monai.metrics.summary import summarise
@@ -263,11 +262,21 @@ class SubsetEvaluator:
             collate_fn=no_collation,
         )
         self.network.to(self.device)
+        scorer = CaseScorer(
+            self.network,
+            self.inferer,
+            self.modalities,
+            self.subset_masks,
+            self._regions,
+            self.edge_cases,
+            self.lesion_wise,
+            self.device,
+        )
         with EvaluationProgress(len(pending), len(records) - len(pending), self.progress) as progress:
 
             def update(engine: Any, batch: list[dict[str, Any]]) -> dict[str, Any]:
                 case_id = str(batch[0]["case_id"])
-                failure = self._evaluate_case(engine, store, case_id, batch[0])
+                failure = self._evaluate_case(engine, scorer, store, case_id, batch[0])
                 if failure is not None:
                     store.write_failure(case_id, *failure)
                 progress.advance(case_id)
@@ -283,64 +292,27 @@ class SubsetEvaluator:
         return store.finished(case_id)
 
     def _evaluate_case(
-        self, engine: SupervisedEvaluator, store: ResultsStore, case_id: str, sample: dict[str, Any]
+        self,
+        engine: SupervisedEvaluator,
+        scorer: CaseScorer,
+        store: ResultsStore,
+        case_id: str,
+        sample: dict[str, Any],
     ) -> tuple[str, str] | None:
         """Score one case; the (file, reason) of a failure is returned, so that the others go on."""
         if ERROR in sample:
             return str(sample.get(FILE, "")), str(sample[ERROR])
         try:
             with engine.mode(self.network), torch.autocast(self.device.type, enabled=self.amp):
-                scores, maps = self._score(case_id, sample)
+                scores, maps = scorer.score(case_id, sample, keep_maps=case_id in self._kept_cases)
         except Exception as error:
             _log.debug("case %s failed", case_id, exc_info=True)
             return failure_of(error)
         if maps:
-            self._keep(store, case_id, sample, maps)
+            write_case_maps(scorer.cut(case_id, sample, maps, self._classes), store.maps_path(case_id))
         present = self.modalities.subset_name(sample["present_mask"].tolist())
         store.write_case(case_id, present, scores)
         return None
-
-    def _score(
-        self, case_id: str, sample: dict[str, Any]
-    ) -> tuple[list[tuple[int, str, int, RegionScore]], dict[str, np.ndarray]]:
-        if sample.get("label") is None:
-            raise StudyError(case_id, "the study has no label to compare with")
-        present = [bool(flag) for flag in sample["present_mask"]]
-        masks = [m for m in self.subset_masks if all(p or not s for s, p in zip(m, present, strict=True))]
-        if not masks:
-            _log.info("case %s has none of the asked subsets", case_id)
-            return [], {}
-        label = sample["label"]
-        spacing, diagonal = label_geometry(label)
-        reference = torch.as_tensor(label)[0].as_subclass(Tensor).cpu()
-        scores, maps = [], {}
-        for mask, prediction in self._sweep(sample, masks):
-            number, name = self.modalities.subset_id(mask), self.modalities.subset_name(mask)
-            found = region_scores(prediction, reference, self._regions, spacing, self.edge_cases, diagonal)
-            if self.lesion_wise:
-                found += lesion_scores(prediction, reference, self._regions)
-            scores += [(number, name, sum(mask), score) for score in found]
-            if case_id in self._kept_cases:
-                maps[name] = prediction.numpy().astype(np.uint8)
-        return scores, maps
-
-    def _sweep(
-        self, sample: dict[str, Any], masks: Sequence[tuple[bool, ...]]
-    ) -> Iterator[tuple[tuple[bool, ...], Tensor]]:
-        """(subset mask, class map on the CPU) for every mask."""
-        image = torch.as_tensor(sample["image"]).as_subclass(Tensor)[None].to(self.device)
-        present = torch.as_tensor(sample["present_mask"], dtype=torch.bool)[None].to(self.device)
-        inferer = copy(self.inferer)
-        inferer.subsets, inferer.output = list(masks), "labels"
-        for mask, labels in inferer.sweep(image, self.network, present):
-            yield mask, labels[0, 0].as_subclass(Tensor).cpu()
-
-    def _keep(self, store: ResultsStore, case_id: str, sample: dict[str, Any], maps: dict[str, np.ndarray]) -> None:
-        image = torch.as_tensor(sample["image"]).as_subclass(Tensor).cpu().float().numpy()
-        reference = torch.as_tensor(sample["label"])[0].as_subclass(Tensor).cpu().numpy()
-        affine = np.asarray(getattr(sample["label"], "affine", np.eye(4)))
-        cut = cut_case(case_id, self.modalities.names, image, reference, maps, affine, self._classes)
-        write_case_maps(cut, store.maps_path(case_id))
 
     def _merge(self, store: ResultsStore, cases: Sequence[str]) -> dict[str, Any]:
         failed = store.merge(cases)

@@ -1,0 +1,124 @@
+"""Score one study on every subset of its modalities."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from medmap_monai.data.study import StudyError
+from medmap_monai.engines.case_maps import CaseMaps, cut_case
+from medmap_monai.engines.evaluation_samples import label_geometry
+from medmap_monai.inferers.subset_sweep import SubsetSweepInferer
+from medmap_monai.metrics.edge_cases import EdgeCases
+from medmap_monai.metrics.lesion_wise import lesion_scores
+from medmap_monai.metrics.region_scores import RegionScore, region_scores
+from medmap_monai.metrics.regions import Region
+from medmap_monai.modalities import Modalities
+
+_log = logging.getLogger(__name__)
+
+
+class SubsetScore(NamedTuple):
+    """One score of one subset: its number, name and size, and the score."""
+
+    number: int
+    name: str
+    size: int
+    score: RegionScore
+
+
+class CaseScorer:
+    """Segment a study with every subset of what it has, its encoders run once, and compare with its label.
+
+    Args:
+        network: the network, in evaluation mode and on ``device``.
+        inferer: sweeps the subsets.
+        modalities: names in channel order.
+        subset_masks: the subsets to score; those that a study lacks a modality of are left out.
+        regions: what is scored.
+        edge_cases: values where a region is empty.
+        lesion_wise: add lesion-wise scores.
+        device: where to run.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        inferer: SubsetSweepInferer,
+        modalities: Modalities,
+        subset_masks: Sequence[tuple[bool, ...]],
+        regions: Sequence[Region],
+        edge_cases: EdgeCases,
+        lesion_wise: bool,
+        device: torch.device,
+    ) -> None:
+        self.network = network
+        self.inferer = inferer
+        self.modalities = modalities
+        self.subset_masks = subset_masks
+        self.regions = regions
+        self.edge_cases = edge_cases
+        self.lesion_wise = lesion_wise
+        self.device = device
+
+    def score(
+        self, case_id: str, sample: Mapping[str, Any], keep_maps: bool = False
+    ) -> tuple[list[SubsetScore], dict[str, NDArray[np.uint8]]]:
+        """Scores of all subsets of the sample, and its label maps by subset name where ``keep_maps`` asks for them.
+
+        Args:
+            case_id: for messages.
+            sample: ``image`` (M, ...), ``present_mask`` (M,) and ``label`` (1, ...).
+            keep_maps: return the label maps too.
+
+        Raises:
+            StudyError: when the sample has no label.
+        """
+        if sample.get("label") is None:
+            raise StudyError(case_id, "the study has no label to compare with")
+        present = [bool(flag) for flag in sample["present_mask"]]
+        masks = [m for m in self.subset_masks if all(p or not s for s, p in zip(m, present, strict=True))]
+        scores: list[SubsetScore] = []
+        maps: dict[str, NDArray[np.uint8]] = {}
+        if not masks:
+            _log.info("case %s has none of the asked subsets", case_id)
+            return scores, maps
+        label = sample["label"]
+        spacing, diagonal = label_geometry(label)
+        reference = torch.as_tensor(label)[0].as_subclass(Tensor).cpu()
+        for mask, prediction in self._sweep(sample, masks):
+            number, name = self.modalities.subset_id(mask), self.modalities.subset_name(mask)
+            found = region_scores(prediction, reference, self.regions, spacing, self.edge_cases, diagonal)
+            if self.lesion_wise:
+                found += lesion_scores(prediction, reference, self.regions)
+            scores += [SubsetScore(number, name, sum(mask), score) for score in found]
+            if keep_maps:
+                maps[name] = prediction.numpy().astype(np.uint8)
+        return scores, maps
+
+    def cut(
+        self, case_id: str, sample: Mapping[str, Any], maps: Mapping[str, NDArray[np.uint8]], classes: Sequence[str]
+    ) -> CaseMaps:
+        """The case with its label maps, cut to the foreground, for the report."""
+        image = torch.as_tensor(sample["image"]).as_subclass(Tensor).cpu().float().numpy()
+        reference = torch.as_tensor(sample["label"])[0].as_subclass(Tensor).cpu().numpy()
+        affine = np.asarray(getattr(sample["label"], "affine", np.eye(4)))
+        return cut_case(case_id, self.modalities.names, image, reference, maps, affine, classes)
+
+    def _sweep(
+        self, sample: Mapping[str, Any], masks: Sequence[tuple[bool, ...]]
+    ) -> Iterator[tuple[tuple[bool, ...], Tensor]]:
+        """(subset mask, class map on the CPU) for every mask."""
+        image = torch.as_tensor(sample["image"]).as_subclass(Tensor)[None].to(self.device)
+        present = torch.as_tensor(sample["present_mask"], dtype=torch.bool)[None].to(self.device)
+        inferer = copy(self.inferer)
+        inferer.subsets, inferer.output = list(masks), "labels"
+        for mask, labels in inferer.sweep(image, self.network, present):
+            yield mask, labels[0, 0].as_subclass(Tensor).cpu()
