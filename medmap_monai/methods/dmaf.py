@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from medmap_monai.losses.covariance_consistency import CovarianceConsistencyLoss
 from medmap_monai.losses.deep_supervision import deep_supervision_loss
+from medmap_monai.losses.label_maps import full_precision
 from medmap_monai.losses.masked_attention_alignment import MaskedAttentionAlignmentLoss
 from medmap_monai.losses.prototype_alignment import PrototypeAlignmentLoss
 from medmap_monai.losses.segmentation import WeightedCEDiceLoss
@@ -38,6 +39,11 @@ class DMAF(Method):
     - ``covariance``, ``attention``, ``prototype``: :math:`\lambda \sum_m \delta_m w^m \omega_m L_d(e^m, f)`;
     - ``pixel`` (off by default): the same with the temperature KL divergence of the single-modality predictions.
 
+    With ``feature_scale="teacher"`` both features of a pair are divided by the root mean square of f before they are
+    compared. Without it a loss has the square (covariances: the fourth power) of whatever size the features happen to
+    have: residual encoders without a last norm reach sizes of 10, and the distillation terms then outweigh the labels
+    a thousandfold.
+
     The monitor is fed with the gaps of samples whose fused path sees at least two modalities: with one, teacher and
     student see the same, and the gap says nothing about which modality lags.
 
@@ -62,6 +68,7 @@ class DMAF(Method):
         attention_loss: replaces ``MaskedAttentionAlignmentLoss(channels)``.
         prototype_loss: replaces ``PrototypeAlignmentLoss()``.
         pixel_loss: replaces ``TemperatureKLLoss()``.
+        feature_scale: ``"teacher"`` compares features relative to the size of f, ``"none"`` as they are.
         attention_keys: ``"all"`` positions may be attended to, or those that show ``"foreground"``.
         monitor: replaces ``DynamicTrainingMonitor(M)``; one with ``alpha=0, grad_mode="off"`` only watches.
         cases: number of training cases in all and per modality, for :math:`\omega`; all 1 when None.
@@ -97,6 +104,7 @@ class DMAF(Method):
         attention_loss: MaskedAttentionAlignmentLoss | None = None,
         prototype_loss: PrototypeAlignmentLoss | None = None,
         pixel_loss: TemperatureKLLoss | None = None,
+        feature_scale: str = "teacher",
         attention_keys: str = "all",
         monitor: DynamicTrainingMonitor | None = None,
         cases: CaseCounts | None = None,
@@ -115,6 +123,7 @@ class DMAF(Method):
         self.attention_loss = (attention_loss or MaskedAttentionAlignmentLoss(channels)) if attention_weight else None
         self.prototype_loss = prototype_loss or PrototypeAlignmentLoss()
         self.pixel_loss = pixel_loss or TemperatureKLLoss()
+        self.relative = look_up_option(feature_scale, ("teacher", "none")) == "teacher"
         self.foreground_keys = look_up_option(attention_keys, ("all", "foreground")) == "foreground"
         self.students = look_up_option(students, StudentMode)
         terms = tuple(self.term_weights) or tuple(weights)
@@ -170,6 +179,9 @@ class DMAF(Method):
     def _distillation(self, deepest: Tensor, fused: Tensor, label: Tensor, present: Tensor) -> dict[str, Tensor]:
         """Each distillation term of each modality of each sample: (B, M), zero where there is none."""
         sample, modality = torch.nonzero(present, as_tuple=True)
+        if self.relative:
+            size = root_mean_square(fused.detach())
+            deepest, fused = deepest / size.unsqueeze(1), fused / size
         student, teacher = deepest[sample, modality], fused[sample]
         areas: Tensor | None = None
         if "prototype" in self.term_weights or self.foreground_keys:
@@ -259,6 +271,12 @@ class DMAF(Method):
         optimizer.register_step_pre_hook(scale)
         optimizer.register_step_post_hook(restore)
         return optimizer
+
+
+def root_mean_square(features: Tensor, eps: float = 1e-6) -> Tensor:
+    """Root mean square over channels and positions of each sample: (B, C, ...) -> (B, 1, ...), at least ``eps``."""
+    squares = full_precision(features).square().flatten(1).mean(1).sqrt().clamp_min(eps)
+    return squares.reshape(-1, *[1] * (features.ndim - 1))
 
 
 @torch.no_grad()

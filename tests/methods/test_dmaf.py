@@ -112,8 +112,9 @@ def _attention(network: ModalityNetwork, **options: object) -> MaskedAttentionAl
     return MaskedAttentionAlignmentLoss(deepest_channels(network), heads=2, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("scale", ["teacher", "none"])
 @pytest.mark.parametrize("network", [_unet, _dmafnet])
-def test_losses_equal_the_objective_written_out(network):
+def test_losses_equal_the_objective_written_out(network, scale):
     """Sum over modalities, mean over samples, with loss weights and missing-rate weights, on fixed features."""
     net = network()
     monitor = DynamicTrainingMonitor(3)
@@ -128,6 +129,7 @@ def test_losses_equal_the_objective_written_out(network):
         modality_weight=0.6,
         monitor=monitor,
         cases=cases,
+        feature_scale=scale,
     ).eval()  # in eval mode the monitor stands still
     image, label = _batch()
     output = method(image, MASK, MASK, label)
@@ -139,7 +141,8 @@ def test_losses_equal_the_objective_written_out(network):
     for n in range(3):
         row = slice(n, n + 1)
         for m in torch.nonzero(MASK[n]).flatten().tolist():
-            own, teacher = features.pyramid[-1][row, m], fused.fused[-1][row]
+            size = fused.fused[-1][row].square().mean().sqrt() if scale == "teacher" else 1.0
+            own, teacher = features.pyramid[-1][row, m] / size, fused.fused[-1][row] / size
             factor = [0.5 * 2, 1.5 * 1, 1.0 * 4][m] / 3
             if network is _dmafnet:
                 alone = net.decode_unimodal(features, torch.tensor([n]), torch.tensor([m]))
@@ -158,6 +161,31 @@ def test_losses_equal_the_objective_written_out(network):
     torch.testing.assert_close(output.losses["fused"], segmentation(fused.logits, label))
     for name, value in expected.items():
         torch.testing.assert_close(output.losses[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "powers"), [("teacher", (0, 0, 0)), ("none", (4, 2, 2))])
+def test_distillation_does_not_depend_on_the_size_of_the_features(scale, powers):
+    """Ten times larger features: the same losses, where features as they are give 100 or 10000 times larger ones."""
+    method = DMAF(_unet(), feature_scale=scale).eval()
+    with torch.no_grad():
+        method.attention_loss.attention.out_proj.bias.zero_()
+    image, label = _batch()
+    features = method.network.encode(image, MASK)
+    fused = method.network.decode(features, MASK).fused[-1]
+    one = method._distillation(features.pyramid[-1], fused, label, MASK)
+    ten = method._distillation(10 * features.pyramid[-1], 10 * fused, label, MASK)
+    for name, power in zip(("covariance", "attention", "prototype"), powers, strict=True):
+        if name == "attention" and scale == "none":  # attention sees normalised tokens: its output does not grow along
+            assert ten[name].sum() > 50 * one[name].sum()
+        else:
+            torch.testing.assert_close(ten[name], 10.0**power * one[name], rtol=1e-3, atol=1e-6)
+
+
+def test_an_all_zero_teacher_gives_finite_losses():
+    method = DMAF(_unet())
+    deepest, fused = torch.zeros(3, 3, 8, 4, 4), torch.zeros(3, 8, 4, 4)
+    values = method._distillation(deepest, fused, _batch()[1], MASK)
+    assert all(value.isfinite().all() for value in values.values())
 
 
 def test_monitor_sees_samples_whose_teacher_has_at_least_two_modalities():
@@ -181,8 +209,13 @@ def _gap(method: DMAF, mask: torch.Tensor, pairs: torch.Tensor, m: int) -> torch
     net = method.network
     features = net.encode(image, mask)
     fused = net.decode(features, mask).fused[-1]
+    size = fused.square().mean((1, 2, 3), keepdim=True).sqrt()
     loss = PrototypeAlignmentLoss()
-    return loss(features.pyramid[-1][:, m], fused, loss.class_areas(label, 3, (4, 4)))[pairs[:, m]].mean().detach()
+    return (
+        loss(features.pyramid[-1][:, m] / size, fused / size, loss.class_areas(label, 3, (4, 4)))[pairs[:, m]]
+        .mean()
+        .detach()
+    )
 
 
 def test_only_lone_modalities_leave_the_monitor_alone():
@@ -356,6 +389,8 @@ def test_two_processes_equal_one(tmp_path: Path):
 def test_bad_arguments():
     with pytest.raises(ValueError, match="foreground"):
         DMAF(_unet(), attention_keys="some")
+    with pytest.raises(ValueError, match="teacher"):
+        DMAF(_unet(), feature_scale="some")
     with pytest.raises(ValueError, match="the network 3"):
         DMAF(_unet(), cases=CaseCounts(("a", "b"), 4, [2, 2]))
     with pytest.raises(ValueError, match="watches"):
