@@ -181,7 +181,7 @@ def figure(results: Results, suite: dict[str, Any], name: str, page: Path) -> st
         first.set_yticks(range(len(variants)), [title(plan, v) for v in variants])
         first.set_ylim(len(variants) - 0.5, -0.5)
         drawn.supxlabel("Dice (%), dots: seeds, line: their mean", fontsize=9)
-        drawn.tight_layout()
+        drawn.tight_layout(w_pad=2.0)
     text = f"{suite['title']}: mean Dice per seed and group of subsets, phantom cohort"
     saved = save_figure(drawn, page.parent.parent / "images", f"phantom_{name}", text)
     return f"![{text}](../images/{saved.png.name})\n"
