@@ -8,10 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from torch import nn
 
-from medmap_monai.utils.files import file_sha256
-
-__all__ = ["file_sha256", "software_versions", "weights_sha256"]
-
 _PACKAGES = ("torch", "monai", "numpy", "scipy")
 
 

@@ -25,7 +25,7 @@ from medmap_monai.engines.case_maps import write_case_maps
 from medmap_monai.engines.case_scorer import CaseScorer
 from medmap_monai.engines.evaluation_progress import EvaluationProgress
 from medmap_monai.engines.evaluation_samples import FILE, EvaluationSamples, failure_of
-from medmap_monai.engines.fingerprint import file_sha256, software_versions, weights_sha256
+from medmap_monai.engines.fingerprint import software_versions, weights_sha256
 from medmap_monai.engines.results_store import FAILURES_FILE, METRICS_FILE, SUMMARY_FILE, ResultsStore, read_metrics
 from medmap_monai.engines.training_checkpoint import load_model
 from medmap_monai.inferers.subset_sweep import SubsetSweepInferer
@@ -37,7 +37,7 @@ from medmap_monai.metrics.regions import Region, make_regions
 from medmap_monai.metrics.reliability import RELIABILITY_FILE, write_reliability
 from medmap_monai.metrics.summary import summarise
 from medmap_monai.modalities import Modalities
-from medmap_monai.utils.files import write_text
+from medmap_monai.utils.files import file_sha256, write_text
 
 PROTOCOLS = ("clinical", "legacy")
 #: published post-processing: a predicted ET of fewer voxels is erased; always reported beside ET

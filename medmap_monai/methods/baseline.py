@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medmap_monai.losses.deep_supervision import deep_supervision_loss
 from medmap_monai.methods.base import Method, MethodOutput
-from medmap_monai.methods.passion import zero_of
+from medmap_monai.methods.idle_parameters import zero_of
 from medmap_monai.methods.students import decode_students
 from medmap_monai.networks.base import ModalityFeatures, ModalityNetwork
 

@@ -19,7 +19,7 @@ from medmap_monai.losses.segmentation import WeightedCEDiceLoss
 from medmap_monai.losses.temperature_kl import TemperatureKLLoss
 from medmap_monai.methods.base import Method, MethodOutput
 from medmap_monai.methods.case_counts import CaseCounts
-from medmap_monai.methods.passion import zero_of
+from medmap_monai.methods.idle_parameters import zero_of
 from medmap_monai.methods.self_distillation import mean_where, rows_to_matrix
 from medmap_monai.methods.students import StudentMode, decode_students
 from medmap_monai.methods.training_monitor import DynamicTrainingMonitor, GradientMode

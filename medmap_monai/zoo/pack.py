@@ -13,10 +13,9 @@ from typing import Any
 from monai.bundle import ConfigParser
 from monai.utils import look_up_option
 
-from medmap_monai.engines.fingerprint import file_sha256
 from medmap_monai.engines.training_checkpoint import load_model
 from medmap_monai.metrics.reliability import RELIABILITY_FILE, write_reliability
-from medmap_monai.utils.files import atomic_path, write_text
+from medmap_monai.utils.files import atomic_path, file_sha256, write_text
 from medmap_monai.zoo.archive import write_archive
 from medmap_monai.zoo.bundle_folder import BundleFolder, load_json
 from medmap_monai.zoo.check import Status, check_bundle
