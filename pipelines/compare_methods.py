@@ -38,7 +38,7 @@ class Comparison:
     def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
         self.folder = folder
         self.protocol = plan["protocol"]
-        self.variants = plan["variants"]
+        self.variants = {name: resolved(plan["variants"], name) for name in plan["variants"]}
 
     def prepare(self) -> None:
         """Cohorts and the fixed availability of every training case."""
@@ -103,6 +103,17 @@ def _accepted(config: Path, overrides: dict[str, Any]) -> list[str]:
     private = {"dataset_dir", "output_dir", "seed", "device", "split_file"}
     kept = {key: value for key, value in overrides.items() if key.split("#")[0] in known and key not in private}
     return [part for key, value in kept.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+
+def resolved(variants: dict[str, Any], name: str) -> dict[str, Any]:
+    """A variant with what it takes over from the one that it is ``like``; its own values win, at any depth."""
+    own = {key: value for key, value in variants[name].items() if key != "like"}
+    return _merged(resolved(variants, variants[name]["like"]), own) if "like" in variants[name] else own
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = {key for key, value in over.items() if isinstance(value, dict) and isinstance(base.get(key), dict)}
+    return {**base, **over, **{key: _merged(base[key], over[key]) for key in both}}
 
 
 def chosen(plan: dict[str, Any], only: list[str], seeds: list[int]) -> Iterator[tuple[str, int]]:

@@ -2,9 +2,11 @@
 
     python pipelines/compare_methods_table.py --runs runs/compare --page docs/results/phantom.md
 
-What stands between ``<!-- KIND: SUITE -->`` and ``<!-- end -->`` is replaced; KIND is ``scores``, ``differences``,
-``subsets``, ``gap`` or ``figure``. The words around the blocks are written by people. Runs that are not finished are
-left out, and the tables say of how many seeds they speak.
+What the runs measured is added to ``docs/results/phantom_records`` first, from which the page is filled; so a run that
+was made once, on whatever machine, stays in the tables. What stands between ``<!-- KIND: SUITE -->`` and
+``<!-- end -->`` is replaced; KIND is ``scores``, ``differences``, ``subsets``, ``gap`` or ``figure``. The words around
+the blocks are written by people. Runs that are not finished are left out, and the tables say of how many seeds they
+speak.
 """
 
 from __future__ import annotations
@@ -20,12 +22,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from medmap_monai.engines.encoder_features import gap_per_level, load_features
-from medmap_monai.engines.results_store import METRICS_FILE, SUMMARY_FILE, read_metrics
 from medmap_monai.metrics.bootstrap import bootstrap_interval
+from medmap_monai.recipes.comparison_records import ComparisonRecords, read_records, read_runs, write_records
 from medmap_monai.report.figure_style import BLUE, INK, figure_style, save_figure
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 PLAN = Path(__file__).with_name("compare_methods.json")
 _BLOCK = re.compile(r"<!-- (?P<kind>\w+): (?P<suite>\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
@@ -42,30 +43,23 @@ class Difference(NamedTuple):
 
 
 class Results:
-    """Dice (%) of every finished run of a comparison.
+    """Dice (%) and modality gaps of the runs of a comparison.
 
     Args:
-        folder: the folder given to ``compare_methods.py``.
+        records: what was measured.
         plan: content of ``compare_methods.json``.
+
+    Raises:
+        ValueError: when there is no run at all.
     """
 
-    def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
-        self.folder = folder
+    def __init__(self, records: ComparisonRecords, plan: dict[str, Any]) -> None:
+        if records.scores.empty:
+            raise ValueError("no finished run; run pipelines/compare_methods.py first")
         self.plan = plan
-        frames = []
-        for summary in sorted(folder.glob(f"runs/*/seed*/evaluation/{SUMMARY_FILE}")):
-            run = summary.parent.parent
-            described = json.loads(summary.read_text())
-            plain = [name for name, region in described["regions"].items() if not region["minimum_voxels"]]
-            table = read_metrics(summary.parent / METRICS_FILE)
-            table = table[(table["metric"] == "dice") & table["region"].isin(plain)]
-            frames.append(table.assign(variant=run.parent.name, seed=int(run.name.removeprefix("seed"))))
-        if not frames:
-            raise SystemExit(f"{folder} holds no finished run; run pipelines/compare_methods.py first")
-        table = pd.concat(frames)
-        table["dice"] = 100.0 * table["value"]
-        self.table = table
-        self.regions = list(dict.fromkeys(table["region"]))
+        self.table = records.dice()
+        self.measured_gap = records.gap
+        self.regions = list(dict.fromkeys(self.table["region"]))
 
     def seeds(self, *variants: str) -> list[int]:
         """Seeds with which all of these variants are finished."""
@@ -146,16 +140,20 @@ def subsets(results: Results, suite: dict[str, Any]) -> str:
 
 def gap(results: Results, suite: dict[str, Any]) -> str:
     """Modality gap and collapse check of the levels, mean and standard deviation over seeds."""
+    measures = {
+        "cka": "linear CKA",
+        "centroid_distance": "centroid distance",
+        "voxel_distance": "voxel distance",
+        "effective_rank": "effective rank",
+        "spatial_sd": "sd",
+    }
     rows = []
     for variant in suite["variants"]:
-        files = sorted(results.folder.glob(f"runs/{variant}/seed*/features.npz"))
-        found = [gap_per_level(load_features(file)) for file in files]
-        for levels in zip(*found, strict=True):
-            measures = [(*level.gap, level.effective_rank, level.spatial_sd) for level in levels]
-            cells = [spread(values, 2) for values in zip(*measures, strict=True)]
-            rows.append([title(results.plan, variant), levels[0].level, str(len(files)), *cells])
-    header = ["method", "level", "seeds", "linear CKA", "centroid distance", "voxel distance", "effective rank", "sd"]
-    return markdown(header, rows)
+        runs = results.measured_gap[results.measured_gap["variant"] == variant]
+        for level, part in runs.groupby("level"):
+            cells = [spread(part[measure].tolist(), 2) for measure in measures]
+            rows.append([title(results.plan, variant), str(level), str(len(part)), *cells])
+    return markdown(["method", "level", "seeds", *measures.values()], rows)
 
 
 def figure(results: Results, suite: dict[str, Any], name: str, page: Path) -> str:
@@ -210,37 +208,52 @@ TABLES: dict[str, Callable[[Results, dict[str, Any]], str]] = {
 }
 
 
-def fill(page: Path, results: Results) -> int:
-    """Replace every marked block of ``page``; returns how many there were.
+def fill(page: Path, results: Results, only: Sequence[str] = ()) -> int:
+    """Replace the marked blocks of ``page``, of all suites or of those in ``only``; returns how many there were.
 
     Raises:
-        ValueError: when a block names an unknown table or suite.
+        ValueError: when a block names an unknown table or suite, or ``only`` an unknown suite.
     """
+    if unknown := sorted(set(only) - set(results.plan["suites"])):
+        raise ValueError(f"unknown suites {unknown}; there are {list(results.plan['suites'])}")
+    number = 0
 
     def block(match: re.Match[str]) -> str:
+        nonlocal number
         kind, name = match["kind"], match["suite"]
         if name not in results.plan["suites"] or kind not in {*TABLES, "figure"}:
             raise ValueError(
                 f"{page}: <!-- {kind}: {name} --> must name one of {sorted([*TABLES, 'figure'])} and one of the suites "
                 f"{list(results.plan['suites'])}"
             )
+        if only and name not in only:
+            return match[0]
+        number += 1
         suite = results.plan["suites"][name]
         body = figure(results, suite, name, page) if kind == "figure" else TABLES[kind](results, suite)
         return f"<!-- {kind}: {name} -->\n{body}<!-- end -->"
 
-    text, number = _BLOCK.subn(block, page.read_text())
+    text = _BLOCK.sub(block, page.read_text())
     page.write_text(text)
     return number
 
 
 def main() -> None:
-    """Parse the arguments and fill the page."""
+    """Parse the arguments, add the finished runs to the records and fill the page from the records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="folder of the comparison")
     parser.add_argument("--plan", type=Path, default=PLAN, help="protocol and variants (JSON)")
-    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "results" / "phantom.md")
+    parser.add_argument("--page", type=Path, default=RESULTS / "phantom.md")
+    parser.add_argument("--records", type=Path, default=RESULTS / "phantom_records", help="what earlier runs measured")
+    parser.add_argument("--suites", nargs="*", default=[], help="fill the blocks of these suites only")
     arguments = parser.parse_args()
-    number = fill(arguments.page, Results(arguments.runs, json.loads(arguments.plan.read_text())))
+    records = read_records(arguments.records).updated(read_runs(arguments.runs))
+    try:
+        results = Results(records, json.loads(arguments.plan.read_text()))
+        number = fill(arguments.page, results, arguments.suites)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    write_records(records, arguments.records)
     print(f"{number} blocks of {arguments.page} filled")
 
 

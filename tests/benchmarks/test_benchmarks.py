@@ -17,8 +17,18 @@ import numpy as np
 import pytest
 from torch import nn
 
+from medmap_monai.data.phantom import ensure_cohort
+
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-TESTED = ["bench_growth", "bench_loading", "bench_networks", "bench_passion", "bench_torchrun", "medmap_pilot"]
+TESTED = [
+    "bench_growth",
+    "bench_loading",
+    "bench_networks",
+    "bench_passion",
+    "bench_torchrun",
+    "loss_gradients",
+    "medmap_pilot",
+]
 
 
 @pytest.fixture
@@ -138,3 +148,23 @@ def test_pilot(benchmark, monkeypatch, tmp_path) -> None:
 def test_benchmarks_know_every_backbone(benchmark) -> None:
     module = benchmark("bench_passion")
     assert all(isinstance(module.build_network(name), nn.Module) for name in module.NETWORKS)
+
+
+def test_loss_gradients(benchmark, monkeypatch, tmp_path) -> None:
+    ensure_cohort(tmp_path / "data", cases=8, shape=[16, 16, 16], seed=0)
+    small = ["dataset_dir=" + json.dumps(str(tmp_path / "data")), "roi_size=[16,16,16]", "network_def#channels=[4,8]"]
+    small += ["network_def#deep_supervision=0", "cache_rate=0.0", "batch_size=2"]
+    arguments = f"{FOLDER.parent / 'bundles' / 'brats_dmafnet'} --overlay phantom --batches 1 --set {' '.join(small)}"
+    module = benchmark("loss_gradients")
+    rows = []
+    for weight in (0.1, 0.2):
+        path = tmp_path / f"{weight}.json"
+        run(module, f"{arguments} prototype_weight={weight} --json {path}", monkeypatch)
+        rows.append(json.loads(path.read_text(encoding="utf-8")))
+    assert {"fused", "modality", "covariance", "attention", "prototype"} <= set(rows[0])
+    assert rows[0]["all labels"]["ratio"] == pytest.approx(1.0)
+    assert rows[0]["all labels"]["cosine"] == pytest.approx(1.0)
+    for key in ("value", "ratio", "median ratio"):  # twice the weight, twice the pull
+        assert rows[0]["prototype"][key] > 0
+        assert rows[1]["prototype"][key] == pytest.approx(2 * rows[0]["prototype"][key], rel=1e-3)
+    assert rows[1]["covariance"] == pytest.approx(rows[0]["covariance"], rel=1e-3)

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from medmap_monai.recipes.comparison_records import read_records, read_runs
+
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 CLASSES = {"WT": [1, 2, 3], "ET": [3], "ETpp": [3]}
 
@@ -67,12 +69,12 @@ def results(tmp_path: Path) -> Any:
                 dice[case, "t1+t2", "ET"] = 0.5 + 0.1 * number
                 dice[case, "t1+t2", "ETpp"] = 0.0
             write_run(tmp_path, variant, seed, dice)
-    return tables.Results(tmp_path, small_plan())
+    return tables.Results(read_runs(tmp_path), small_plan())
 
 
 def test_every_variant_of_the_plan_is_a_bundle_and_every_suite_names_variants() -> None:
     content = plan()
-    for variant in content["variants"].values():
+    for variant in [compare.resolved(content["variants"], name) for name in content["variants"]]:
         assert (PIPELINES.parent / "bundles" / variant["bundle"] / "configs" / "phantom.json").is_file()
         assert variant["title"]
     for suite in content["suites"].values():
@@ -95,6 +97,22 @@ def test_what_describes_the_network_goes_on_to_the_evaluation(tmp_path: Path) ->
     assert compare._accepted(config, given) == ["--set", "network_def#width=[8, 16]", "--set", 'anchor="fixed"']
 
 
+def test_a_variant_takes_over_from_the_one_that_it_is_like() -> None:
+    variants = {
+        "a": {
+            "bundle": "x",
+            "title": "A",
+            "overrides": {"net": {"width": 2, "depth": 1}, "mode": "pdt"},
+            "features": {},
+        },
+        "b": {"like": "a", "title": "B", "overrides": {"net": {"width": 4}}},
+        "c": {"like": "b", "title": "C", "overrides": {"mode": "idt"}},
+    }
+    expected = {"net": {"width": 4, "depth": 1}, "mode": "idt"}
+    assert compare.resolved(variants, "c") == {"bundle": "x", "title": "C", "overrides": expected, "features": {}}
+    assert variants["a"]["overrides"]["net"] == {"width": 2, "depth": 1}
+
+
 def test_means_by_hand(results: Any) -> None:
     assert results.regions == ["WT", "ET"]  # never the post-processed one
     groups = results.plan["groups"]
@@ -115,7 +133,7 @@ def test_differences_are_paired_by_seed_and_case(results: Any) -> None:
 
 def test_only_shared_seeds_are_compared(results: Any, tmp_path: Path) -> None:
     write_run(tmp_path, "a", 2, {("c1", "t2", "WT"): 0.9, ("c2", "t2", "WT"): 0.9})
-    more = tables.Results(tmp_path, small_plan())
+    more = tables.Results(read_runs(tmp_path), small_plan())
     assert more.seeds("a", "b") == [0, 1]
     assert len(more.difference("a", "b", {}).by_seed) == 2
 
@@ -136,9 +154,36 @@ def test_the_page_keeps_its_words(results: Any, tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
     tables.fill(page, results)
     assert page.read_text() == text  # again, the same
+    page.write_text(words.format("scores: both"))
+    with pytest.raises(ValueError, match="unknown suites"):
+        tables.fill(page, results, ["neither"])
+    results.plan["suites"]["second"] = results.plan["suites"]["both"]
+    assert tables.fill(page, results, ["second"]) == 0
+    assert "old" in page.read_text()  # a block of another suite stays
     page.write_text("<!-- scores: other -->\n<!-- end -->")
     with pytest.raises(ValueError, match="must name one of"):
         tables.fill(page, results)
+
+
+def test_runs_stay_in_the_records_when_they_are_gone(
+    results: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "docs" / "results" / "page.md"
+    page.parent.mkdir(parents=True)
+    page.write_text("<!-- scores: both -->\n<!-- end -->\n")
+    (tmp_path / "plan.json").write_text(json.dumps(small_plan()))
+    arguments = ["table", "--plan", str(tmp_path / "plan.json"), "--page", str(page), "--records", str(tmp_path / "r")]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--runs", str(tmp_path)])
+    tables.main()
+    text = page.read_text()
+    assert "| A | 2 |" in text
+    monkeypatch.setattr(sys, "argv", [*arguments, "--runs", str(tmp_path / "empty")])
+    tables.main()
+    assert page.read_text() == text
+    assert len(read_records(tmp_path / "r").scores) == 8
+    monkeypatch.setattr(sys, "argv", [*arguments[:-1], str(tmp_path / "no"), "--runs", str(tmp_path / "empty")])
+    with pytest.raises(SystemExit, match="no finished run"):
+        tables.main()
 
 
 def test_a_run_is_made_once_and_an_interrupted_comparison_goes_on(
@@ -165,6 +210,6 @@ def test_a_run_is_made_once_and_an_interrupted_comparison_goes_on(
     compare.main()
     assert (run / "evaluation" / "summary.json").is_file()
     assert (run / "features.npz").read_bytes() == before
-    found = tables.Results(tmp_path / "runs", content)
+    found = tables.Results(read_runs(tmp_path / "runs"), content)
     assert found.seeds("pdt") == [3]
     assert len(tables.gap(found, content["suites"]["medmap_levels"]).splitlines()) == 4
