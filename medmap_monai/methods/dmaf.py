@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from medmap_monai.losses.covariance_consistency import CovarianceConsistencyLoss
 from medmap_monai.losses.deep_supervision import deep_supervision_loss
-from medmap_monai.losses.label_maps import full_precision
+from medmap_monai.losses.feature_size import root_mean_square
 from medmap_monai.losses.masked_attention_alignment import MaskedAttentionAlignmentLoss
 from medmap_monai.losses.prototype_alignment import PrototypeAlignmentLoss
 from medmap_monai.losses.segmentation import WeightedCEDiceLoss
@@ -271,12 +271,6 @@ class DMAF(Method):
         optimizer.register_step_pre_hook(scale)
         optimizer.register_step_post_hook(restore)
         return optimizer
-
-
-def root_mean_square(features: Tensor, eps: float = 1e-6) -> Tensor:
-    """Root mean square over channels and positions of each sample: (B, C, ...) -> (B, 1, ...), at least ``eps``."""
-    squares = full_precision(features).square().flatten(1).mean(1).sqrt().clamp_min(eps)
-    return squares.reshape(-1, *[1] * (features.ndim - 1))
 
 
 @torch.no_grad()

@@ -19,12 +19,12 @@ class DomainAdaptation(Method):
     r"""Train the path with missing modalities (target) beside the path with all of them (source).
 
     .. math:: L = L_{seg}^{full} + L_{seg}^{miss} + \lambda_{con} MSE(p_{full}, p_{miss})
-              + \lambda_f MSE(b_{miss}, sg(b_{full})) + \lambda_{adv} L_{adv}
+              + \lambda_f MSE(b_{miss} / r, sg(b_{full}) / r) + \lambda_{adv} L_{adv}
 
-    with class probabilities p and bottleneck features b. Losses: ``full``, ``missing``, ``deep`` (both paths),
-    ``consistency``, ``bottleneck`` and ``adversarial``. The alignment of each modality to the anchor is
-    :class:`~medmap_monai.methods.medmap.MedMAP` around this method. Source: the family is named in the figures; these
-    minimal terms are ours.
+    with class probabilities p, bottleneck features b and r the root mean square of the full path's per sample. Losses:
+    ``full``, ``missing``, ``deep`` (both paths), ``consistency``, ``bottleneck`` and ``adversarial``. The alignment of
+    each modality to the anchor is :class:`~medmap_monai.methods.medmap.MedMAP` around this method. Source: the family
+    is named in the figures; these minimal terms are ours.
 
     Args:
         network: the deployed network, the missing-modality path.

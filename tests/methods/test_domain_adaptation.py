@@ -43,7 +43,9 @@ def test_losses_by_hand() -> None:
     torch.testing.assert_close(output.losses["missing"], LOSS(missing.logits, label))
     distance = mse_loss(full.logits.softmax(1), missing.logits.softmax(1))
     torch.testing.assert_close(output.losses["consistency"], 2.0 * distance)
-    torch.testing.assert_close(output.losses["bottleneck"], 0.3 * mse_loss(full.fused[-1], missing.fused[-1]))
+    size = full.fused[-1].square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()
+    expected = 0.3 * mse_loss(missing.fused[-1] / size, full.fused[-1] / size)
+    torch.testing.assert_close(output.losses["bottleneck"], expected)
     assert set(output.losses) == {"full", "missing", "deep", "consistency", "bottleneck"}
 
 

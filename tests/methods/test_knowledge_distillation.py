@@ -11,7 +11,7 @@ from monai.losses import DiceCELoss
 from torch import Tensor
 from torch.nn.functional import kl_div, mse_loss
 
-from medmap_monai.methods.knowledge_distillation import KnowledgeDistillation, TeacherTraining
+from medmap_monai.methods.knowledge_distillation import KnowledgeDistillation, TeacherTraining, bottleneck_distance
 from medmap_monai.methods.knowledge_distillation_teacher import TeacherStage
 from medmap_monai.methods.medmap import MedMAP
 from medmap_monai.networks.aligned import AlignedNetwork
@@ -47,7 +47,8 @@ def test_losses_by_hand() -> None:
     log_s, p_t = (own.logits / 4).log_softmax(1), (seen.logits / 4).softmax(1)
     divergence = 16 * kl_div(log_s, p_t, reduction="sum") / voxels
     torch.testing.assert_close(losses["distill"], 0.5 * divergence, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(losses["bottleneck"], 0.1 * mse_loss(own.fused[-1], seen.fused[-1]))
+    size = seen.fused[-1].square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()
+    torch.testing.assert_close(losses["bottleneck"], 0.1 * mse_loss(own.fused[-1] / size, seen.fused[-1] / size))
     torch.testing.assert_close(losses["fused"], LOSS(own.logits, label))
     assert set(losses) == {"fused", "deep", "distill", "bottleneck"}
 
@@ -112,6 +113,15 @@ def test_a_student_may_be_aligned_as_well() -> None:
 def test_ill_arguments(teacher: object, kwargs: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         KnowledgeDistillation(network(), teacher(), LOSS, **kwargs)  # type: ignore[operator]
+
+
+def test_bottleneck_distance_does_not_depend_on_the_size_of_the_features() -> None:
+    student, teacher = torch.randn(2, 4, 2, 2, 2), torch.randn(2, 4, 2, 2, 2)
+    sizes = torch.tensor([1.0, 30.0]).reshape(2, 1, 1, 1, 1)
+    expected = bottleneck_distance([student], [teacher])
+    torch.testing.assert_close(bottleneck_distance([sizes * student], [sizes * teacher]), expected)
+    silent = bottleneck_distance([torch.zeros_like(student)], [100 * teacher])
+    torch.testing.assert_close(silent, torch.tensor(1.0))
 
 
 def test_bottlenecks_must_fit() -> None:
