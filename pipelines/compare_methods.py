@@ -118,6 +118,8 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def chosen(plan: dict[str, Any], only: list[str], seeds: list[int]) -> Iterator[tuple[str, int]]:
     """Variants and seeds in the order in which they run: all variants of one seed first."""
+    if both := sorted(set(plan["variants"]) & set(plan["suites"])):
+        raise SystemExit(f"{both} name a variant and a suite; --only could not tell them apart")
     unknown = sorted(set(only) - set(plan["variants"]) - set(plan["suites"]))
     if unknown:
         raise SystemExit(

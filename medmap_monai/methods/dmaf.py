@@ -98,7 +98,7 @@ class DMAF(Method):
         modality_weight: float = 1.0,
         covariance_weight: float = 0.1,
         attention_weight: float = 0.1,
-        prototype_weight: float = 0.1,
+        prototype_weight: float = 0.01,
         pixel_weight: float = 0.0,
         covariance_loss: CovarianceConsistencyLoss | None = None,
         attention_loss: MaskedAttentionAlignmentLoss | None = None,

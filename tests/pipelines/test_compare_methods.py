@@ -88,6 +88,10 @@ def test_runs_go_seed_by_seed_and_a_shared_variant_once() -> None:
     assert jobs == [(v, 1) for v in variants] + [(v, 0) for v in variants]
     with pytest.raises(SystemExit, match="unknown variants"):
         list(compare.chosen(plan(), ["nothing"], [0]))
+    ambiguous = plan()
+    ambiguous["suites"]["idt"] = ambiguous["suites"]["passion"]
+    with pytest.raises(SystemExit, match="a variant and a suite"):
+        list(compare.chosen(ambiguous, ["idt"], [0]))
 
 
 def test_what_describes_the_network_goes_on_to_the_evaluation(tmp_path: Path) -> None:
