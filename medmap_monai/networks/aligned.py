@@ -54,7 +54,8 @@ class AlignedNetwork(ModalityNetwork):
         levels: pyramid levels to align, 0 = finest; negative levels count from the deepest. At the deepest level of a
             network with tokens these are the tokens.
         weights: for ``"fixed"``: one non-negative number per modality, the index of one modality (one-hot), or
-            ``"uniform"``. Where none of the weighted modalities is available, the mixture is uniform over the others.
+            ``"uniform"`` (also when not given). Where none of the weighted modalities is available, the mixture is
+            uniform over the others.
         init_std: standard deviation of the initial parameters of ``"adaptive"``.
         shared_weights: one weight vector for all levels instead of one per level.
         detach_anchor: stop gradients from the anchor into the features that it is mixed from.
@@ -279,10 +280,10 @@ def _unique(levels: Sequence[int]) -> list[int]:
 def _fixed_weights(weights: Sequence[float] | int | str | None, modalities: int) -> list[float]:
     """Weights of a fixed anchor that sum to 1."""
     allowed = f"a list of {modalities} numbers, an index 0..{modalities - 1}, or 'uniform'"
-    if weights == "uniform":
+    if weights is None or weights == "uniform":
         return [1.0 / modalities] * modalities
-    if weights is None or isinstance(weights, str | bool):
-        raise ValueError(f"anchor='fixed' needs weights: {allowed}; got {weights!r}")
+    if isinstance(weights, str | bool):
+        raise ValueError(f"weights must be {allowed}; got {weights!r}")
     if isinstance(weights, int):
         if not 0 <= weights < modalities:
             raise ValueError(f"weights must be {allowed}; got {weights}")

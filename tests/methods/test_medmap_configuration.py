@@ -1,8 +1,7 @@
-"""The configuration blocks of ``docs/explanation/medmap.md`` build what the page says, for every anchor."""
+"""The four MedMAP bundles build and train with every anchor, as ``docs/explanation/medmap.md`` says."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,53 +13,58 @@ from monai.bundle import ConfigParser
 from medmap_monai.methods.medmap import MedMAP
 from medmap_monai.networks.aligned import AlignedNetwork
 
-PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "medmap.md"
-SLS, DA, KD = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S))
-COMMON: dict[str, Any] = {
-    "modalities": ["flair", "t1ce", "t1", "t2"],
-    "num_classes": 4,
-    "loss": {"_target_": "DiceCELoss", "to_onehot_y": True, "softmax": True},
-    "ckpt_dir": "models",
-    "epochs": 2,
-}
-FAMILIES = {"sls": SLS, "da": {**SLS, **DA}, "kd": {**SLS, **DA, **KD}}
+ROOT = Path(__file__).parents[2]
+SLS = {"fused", "deep", "align"}  # the phantom overlay switches the loss of single modalities off
 LOSSES = {
-    "sls": {"fused", "deep", "modality", "align"},
-    "da": {"full", "missing", "deep", "consistency", "bottleneck", "align"},
-    "kd": {"fused", "deep", "distill", "bottleneck", "align"},
+    "brats_medmap_rfnet": SLS,
+    "brats_medmap_mmformer": SLS,
+    "brats_medmap_da": {"full", "missing", "deep", "consistency", "bottleneck", "align"},
+    "brats_medmap_kd": {"fused", "deep", "distill", "bottleneck"},
 }
 
 
-def small(config: dict[str, Any]) -> dict[str, Any]:
-    """The same blocks with small networks."""
-    out = json.loads(json.dumps({**COMMON, **config}))
-    for name in ("backbone", "teacher_backbone"):
-        if name in out:
-            width = (
-                {"base_width": 2}
-                if "RFNet" in out[name]["_target_"]
-                else {"channels": [4, 4, 8], "deep_supervision": 1}
-            )
-            out[name].update(width)
-    return out
+def configuration(bundle: str, **values: Any) -> ConfigParser:
+    """The bundle's training with its phantom overlay, not yet built."""
+    parser = ConfigParser()
+    parser.read_config([ROOT / "bundles" / bundle / "configs" / f"{name}.json" for name in ("train", "phantom")])
+    parser.update({"device": "cpu", **values})
+    return parser
 
 
 @pytest.mark.parametrize("anchor", ["adaptive", "fixed", "normal", "none"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_page_is_a_working_configuration(family: str, anchor: str) -> None:
-    parser = ConfigParser({**small(FAMILIES[family]), "anchor": anchor})
-    method = parser.get_parsed_content("method")
-    assert isinstance(method, MedMAP)
-    assert isinstance(method.network, AlignedNetwork)
-    assert method.network.anchor == anchor
-    image, label = torch.randn(2, 4, 16, 16, 16), torch.randint(0, 4, (2, 1, 16, 16, 16))
+@pytest.mark.parametrize("bundle", LOSSES)
+def test_every_anchor_is_one_value(bundle: str, anchor: str) -> None:
+    parser = configuration(bundle, anchor=anchor)
+    aligned = parser.get_parsed_content("teacher_method" if bundle.endswith("kd") else "method")
+    assert isinstance(aligned, MedMAP)
+    assert isinstance(aligned.network, AlignedNetwork)
+    assert aligned.network.anchor == anchor
+    image, label = torch.randn(2, 4, 32, 32, 32), torch.randint(0, 4, (2, 1, 32, 32, 32))
     visible = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0]]).bool()
-    losses = method.train()(image, visible, torch.ones_like(visible), label).losses
-    assert set(losses) == LOSSES[family]
+    everything = torch.ones_like(visible)
+    method = parser.get_parsed_content("method")
+    losses = method.train()(image, visible, everything, label).losses
+    assert set(losses) == LOSSES[bundle]
+    losses.update(aligned.train()(image, visible, everything, label).losses)
+    assert (float(losses["align"].detach()) > 0) == (anchor != "none")
     assert all(bool(value.isfinite()) for value in losses.values())
 
 
+def test_values_of_distillation_reach_the_method() -> None:
+    method = configuration("brats_medmap_kd", distill_weight=0.25, bottleneck_weight=0.5).get_parsed_content("method")
+    assert (method.distill_weight, method.bottleneck_weight) == (0.25, 0.5)
+
+
 def test_a_dedicated_student_is_one_value() -> None:
-    parser = ConfigParser({**small(FAMILIES["kd"]), "student_subset": ["t2", "flair"]})
-    subset = parser.get_parsed_content("base_method").subset
-    assert subset.tolist() == [True, False, False, True]
+    method = configuration("brats_medmap_kd", student_subset=["t2", "flair"]).get_parsed_content("method")
+    assert method.subset.tolist() == [True, False, False, True]
+
+
+def test_the_page_names_values_that_bundles_have() -> None:
+    page = (ROOT / "docs" / "explanation" / "medmap.md").read_text(encoding="utf-8")
+    section = page.split("## In a bundle")[1].split("\n## ")[0]
+    rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    known = set().union(*(configuration(bundle).config for bundle in LOSSES))
+    assert named
+    assert named <= known

@@ -224,7 +224,7 @@ def test_weights_are_renormalised_over_the_available() -> None:
     torch.testing.assert_close(
         one_hot.anchor_weights(masks("0110", "1011"), 0), torch.tensor([[0, 1, 0, 0], [1 / 3, 0, 1 / 3, 1 / 3]])
     )
-    uniform = aligned(unet, anchor="fixed", weights="uniform")
+    uniform = aligned(unet, anchor="fixed")
     torch.testing.assert_close(uniform.anchor_weights(masks("0110"), 0), torch.tensor([[0, 0.5, 0.5, 0]]))
 
 
@@ -282,7 +282,7 @@ def test_tokens_are_the_deepest_level() -> None:
         ({"training_source": "all"}, "available"),
         ({"inference_scale": "on"}, "weight"),
         ({"levels": []}, "at least one level"),
-        ({"anchor": "fixed"}, "needs weights"),
+        ({"anchor": "fixed", "weights": True}, "an index"),
         ({"anchor": "fixed", "weights": "t1ce"}, "uniform"),
         ({"anchor": "fixed", "weights": 4}, "0..3"),
         ({"anchor": "fixed", "weights": [1, 1]}, "4 numbers"),
