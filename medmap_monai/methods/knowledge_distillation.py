@@ -62,7 +62,8 @@ class KnowledgeDistillation(Method):
             :class:`~medmap_monai.methods.knowledge_distillation_teacher.TeacherStage`.
         loss: ``loss(logits, label) -> scalar`` with label (B, 1, ...).
         deep_weight: weight of the deep-supervision loss; 0 leaves it out.
-        distill_weight: :math:`\lambda_{kd}`.
+        distill_weight: :math:`\lambda_{kd}`. It counts every voxel, background too: at 0.5 phantom students did not learn the
+            enhancing tumour.
         temperature: T.
         bottleneck_weight: :math:`\lambda_f`; needs networks whose decoder reports ``fused`` features of equal shape.
         subset: a mask of M flags: the student is dedicated to this subset and never sees anything else (a case with
@@ -78,7 +79,7 @@ class KnowledgeDistillation(Method):
         teacher: ModalityNetwork,
         loss: Callable[[Tensor, Tensor], Tensor],
         deep_weight: float = 1.0,
-        distill_weight: float = 0.5,
+        distill_weight: float = 0.05,
         temperature: float = 4.0,
         bottleneck_weight: float = 0.1,
         subset: Sequence[bool] | None = None,
