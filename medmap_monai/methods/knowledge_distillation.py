@@ -62,8 +62,8 @@ class KnowledgeDistillation(Method):
             :class:`~medmap_monai.methods.knowledge_distillation_teacher.TeacherStage`.
         loss: ``loss(logits, label) -> scalar`` with label (B, 1, ...).
         deep_weight: weight of the deep-supervision loss; 0 leaves it out.
-        distill_weight: :math:`\lambda_{kd}`. It counts every voxel, background too: at 0.5 phantom students did not learn the
-            enhancing tumour.
+        distill_weight: :math:`\lambda_{kd}`. It counts every voxel, background too: at 0.5 phantom students did
+            not learn the enhancing tumour.
         temperature: T.
         bottleneck_weight: :math:`\lambda_f`; needs networks whose decoder reports ``fused`` features of equal shape.
         subset: a mask of M flags: the student is dedicated to this subset and never sees anything else (a case with

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import List, Optional  # noqa: UP035 (TorchScript reads these forms)
+from typing import Any, List, Optional  # noqa: UP035 (TorchScript reads these forms)
 
 import torch
 from monai.utils.module import look_up_option
@@ -120,7 +120,7 @@ class AlignedNetwork(ModalityNetwork):
             self.mixture = nn.Parameter(init_std * torch.randn(rows, self.modalities))
         else:
             fixed = _fixed_weights(weights, self.modalities) if self.anchor == AnchorType.FIXED else [1.0]
-            self.register_buffer("mixture", torch.tensor([fixed] * rows), persistent=False)
+            self.register_buffer("mixture", torch.tensor([fixed] * rows), persistent=self.anchor == AnchorType.FIXED)
         learned = learn_normal and self.anchor == AnchorType.NORMAL
         self._learns_normal = learned
         if learned:
@@ -129,6 +129,19 @@ class AlignedNetwork(ModalityNetwork):
         else:
             self.register_buffer("normal_mean", torch.zeros(rows), persistent=False)
             self.register_buffer("normal_log_variance", torch.zeros(rows), persistent=False)
+        self.placement: Tensor
+        self.register_buffer("placement", self._placement(), persistent=self.anchor != AnchorType.NONE)
+        self.register_load_state_dict_pre_hook(_require_placement)
+
+    def _placement(self) -> Tensor:
+        """What decides where features are replaced, and by what, without having a weight of its own.
+
+        It is kept with the weights: those of one level would load into a network that replaces another one, and the
+        segmentations would be wrong without a sign of it.
+        """
+        replaced = self.replaced_levels if self._replaces else []
+        kinds = [list(AnchorType).index(AnchorType(self.anchor)), int(self._scales)]
+        return torch.tensor([*kinds, *replaced])
 
     @property
     def encoders(self) -> nn.ModuleList:  # type: ignore[override]
@@ -270,6 +283,22 @@ class AlignedNetwork(ModalityNetwork):
         """Mixture weights (M,) before any renormalisation."""
         row = self.mixture[self._row_of(level)]
         return torch.softmax(row, dim=0) if self._learns_mixture else row
+
+
+def _require_placement(module: AlignedNetwork, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Before weights are loaded: an error where they are of another anchor or of other levels."""
+    errors: list[str] = rest[-1]
+    saved = state.get(f"{prefix}placement")
+    if saved is None or torch.equal(saved.cpu(), module.placement.cpu()):
+        return  # a missing key is reported by load_state_dict
+    errors.append(f"the weights are of a network with {_in_words(saved)}; this one has {_in_words(module.placement)}")
+    state[f"{prefix}placement"] = module.placement  # one message is enough
+
+
+def _in_words(placement: Tensor) -> str:
+    kind, scaled, *replaced = placement.tolist()
+    scale = ", scaled by the weights" if scaled else ""
+    return f"anchor '{list(AnchorType)[kind]}', features replaced at levels {replaced}{scale}"
 
 
 def _unique(levels: Sequence[int]) -> list[int]:

@@ -251,12 +251,35 @@ def test_gradients_reach_anchor_weights_and_every_encoder(detach: bool) -> None:
 
 
 def test_state_dict_keys_are_stable() -> None:
-    bare = {f"network.{key}" for key in unet().state_dict()}
+    bare = {f"network.{key}" for key in unet().state_dict()} | {"placement"}
     assert set(aligned(unet).state_dict()) == bare | {"mixture"}
-    assert set(aligned(unet, anchor="fixed", weights="uniform").state_dict()) == bare
+    assert set(aligned(unet, anchor="fixed", weights="uniform").state_dict()) == bare | {"mixture"}
     assert set(aligned(unet, anchor="normal").state_dict()) == bare
     learned = {"normal_mean", "normal_log_variance"}
     assert set(aligned(unet, anchor="normal", learn_normal=True).state_dict()) == bare | learned
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [
+        {"levels": [-1]},
+        {"levels": [0], "replace_levels": []},
+        {"levels": [0], "replace_levels": [0], "anchor": "fixed"},
+        {"levels": [0], "inference_scale": "weight"},
+    ],
+)
+def test_weights_of_another_placement_do_not_load(trained: dict[str, object]) -> None:
+    """They have the same keys and shapes, and would segment wrongly."""
+    network = aligned(unet, levels=[0])
+    with pytest.raises(RuntimeError, match=r"weights are of a network with anchor .* this one has anchor 'adaptive'"):
+        network.load_state_dict(aligned(unet, **trained).state_dict())
+    network.load_state_dict(aligned(unet, levels=[0]).state_dict())
+
+
+def test_fixed_weights_come_with_the_file() -> None:
+    network = aligned(unet, anchor="fixed")
+    network.load_state_dict(aligned(unet, anchor="fixed", weights=1).state_dict())
+    torch.testing.assert_close(network.anchor_weights(masks("1111"), 0), torch.tensor([[0.0, 1, 0, 0]]))
 
 
 def test_tokens_are_the_deepest_level() -> None:
