@@ -32,34 +32,34 @@ from medmap_monai.networks.unet import ModalityUNet
 
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
 ALL = [0, 1, 2, 3]
-AVAILABLE: dict[str, Any] = {"training_source": "available"}
+FIRST: dict[str, Any] = {"levels": [0], "training_source": "available"}
 # name: (AlignedNetwork arguments, weight, AlignmentLoss arguments)
 SETTINGS: dict[str, tuple[dict[str, Any], float, dict[str, Any]]] = {
     "none": ({"anchor": "none"}, 0.0, {}),
-    "L0": ({**AVAILABLE}, 1.0, {}),
-    "L0-full": ({}, 1.0, {}),
-    "L0-align-only": ({"replace_levels": []}, 1.0, {}),
-    "L0-0.1": ({**AVAILABLE}, 0.1, {}),
-    "L0-detach": ({**AVAILABLE, "detach_anchor": True}, 1.0, {}),
-    "L0-gaussian": ({**AVAILABLE}, 1.0, {"form": "gaussian_kl"}),
-    "L0-relative": ({**AVAILABLE}, 1.0, {"form": "relative"}),
-    "deep-relative": ({**AVAILABLE, "levels": [-1]}, 1.0, {"form": "relative"}),
-    "all-relative": ({**AVAILABLE, "levels": ALL}, 1.0, {"form": "relative"}),
-    "all-relative-0.1": ({**AVAILABLE, "levels": ALL}, 0.1, {"form": "relative"}),
-    "L0-normal": ({**AVAILABLE, "anchor": "normal"}, 1.0, {}),
-    "L0-t1ce": ({**AVAILABLE, "anchor": "fixed", "weights": 1}, 1.0, {}),
-    "L0-uniform": ({**AVAILABLE, "anchor": "fixed", "weights": "uniform"}, 1.0, {}),
-    "deep": ({**AVAILABLE, "levels": [-1]}, 1.0, {}),
+    "L0": ({**FIRST}, 1.0, {}),
+    "L0-full": ({**FIRST, "training_source": "full"}, 1.0, {}),
+    "L0-align-only": ({**FIRST, "replace_levels": []}, 1.0, {}),
+    "L0-0.1": ({**FIRST}, 0.1, {}),
+    "L0-detach": ({**FIRST, "detach_anchor": True}, 1.0, {}),
+    "L0-gaussian": ({**FIRST}, 1.0, {"form": "gaussian_kl"}),
+    "L0-relative": ({**FIRST}, 1.0, {"form": "relative"}),
+    "deep-relative": ({"levels": [-1]}, 1.0, {"form": "relative"}),
+    "all-relative": ({"levels": ALL}, 1.0, {"form": "relative"}),
+    "all-relative-0.1": ({"levels": ALL}, 0.1, {"form": "relative"}),
+    "L0-normal": ({**FIRST, "anchor": "normal"}, 1.0, {}),
+    "L0-t1ce": ({**FIRST, "anchor": "fixed", "weights": 1}, 1.0, {}),
+    "L0-uniform": ({**FIRST, "anchor": "fixed", "weights": "uniform"}, 1.0, {}),
+    "deep": ({"levels": [-1]}, 1.0, {}),
     "deep-align-only": ({"levels": [-1], "replace_levels": []}, 1.0, {}),
-    "deep-0.1": ({**AVAILABLE, "levels": [-1]}, 0.1, {}),
-    "deep-full": ({"levels": [-1]}, 1.0, {}),
-    "deep-gaussian": ({**AVAILABLE, "levels": [-1]}, 1.0, {"form": "gaussian_kl"}),
-    "all": ({**AVAILABLE, "levels": ALL}, 1.0, {}),
-    "all-0.1": ({**AVAILABLE, "levels": ALL}, 0.1, {}),
+    "deep-0.1": ({"levels": [-1]}, 0.1, {}),
+    "deep-full": ({"levels": [-1], "training_source": "full"}, 1.0, {}),
+    "deep-gaussian": ({"levels": [-1]}, 1.0, {"form": "gaussian_kl"}),
+    "all": ({"levels": ALL}, 1.0, {}),
+    "all-0.1": ({"levels": ALL}, 0.1, {}),
     "all-align-only": ({"levels": ALL, "replace_levels": []}, 1.0, {}),
     "all-align-only-0.1": ({"levels": ALL, "replace_levels": []}, 0.1, {}),
-    "replace-only": ({**AVAILABLE, "levels": ALL}, 0.0, {}),
-    "L0-replace-only": ({**AVAILABLE}, 0.0, {}),
+    "replace-only": ({"levels": ALL}, 0.0, {}),
+    "L0-replace-only": ({**FIRST}, 0.0, {}),
 }
 
 

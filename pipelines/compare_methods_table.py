@@ -139,7 +139,7 @@ def subsets(results: Results, suite: dict[str, Any]) -> str:
 
 
 def gap(results: Results, suite: dict[str, Any]) -> str:
-    """Modality gap and collapse check of the levels, mean and standard deviation over seeds."""
+    """Modality gap and collapse check of all levels or the suite's ``gap_levels``, mean and deviation over seeds."""
     measures = {
         "cka": "linear CKA",
         "centroid_distance": "centroid distance",
@@ -151,6 +151,8 @@ def gap(results: Results, suite: dict[str, Any]) -> str:
     for variant in suite["variants"]:
         runs = results.measured_gap[results.measured_gap["variant"] == variant]
         for level, part in runs.groupby("level"):
+            if level not in suite.get("gap_levels", [level]):
+                continue
             cells = [spread(part[measure].tolist(), 2) for measure in measures]
             rows.append([title(results.plan, variant), str(level), str(len(part)), *cells])
     return markdown(["method", "level", "seeds", *measures.values()], rows)

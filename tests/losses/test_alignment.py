@@ -36,7 +36,7 @@ def uniform(mask: Tensor) -> Tensor:
 
 def network(theta: list[float]) -> AlignedNetwork:
     """Something that knows how weights are renormalised over a subset."""
-    net = AlignedNetwork(ModalityNetwork(3, M, 2, 1, []))
+    net = AlignedNetwork(ModalityNetwork(3, M, 2, 1, []), levels=[0])
     with torch.no_grad():
         net.mixture.copy_(torch.tensor([theta]))
     return net

@@ -25,7 +25,9 @@ LOSS = DiceCELoss(to_onehot_y=True, softmax=True)
 
 def network(**kwargs: object) -> AlignedNetwork:
     torch.manual_seed(0)
-    return AlignedNetwork(ModalityUNet(3, 4, 3, channels=(4, 4, 8), deep_supervision=1), **kwargs)  # type: ignore[arg-type]
+    unet = ModalityUNet(3, 4, 3, channels=(4, 4, 8), deep_supervision=1)
+    published: dict[str, object] = {"levels": [0], "training_source": "full"}
+    return AlignedNetwork(unet, **{**published, **kwargs})  # type: ignore[arg-type]
 
 
 def batch(present: str = "1111", visible: str = "1010") -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -38,8 +38,10 @@ WRAPPED = [
 
 
 def aligned(make: Callable[[int], ModalityNetwork], modalities: int = 4, **kwargs: object) -> AlignedNetwork:
+    """As published, where a test does not say otherwise."""
     torch.manual_seed(0)
-    return AlignedNetwork(make(modalities), **kwargs)  # type: ignore[arg-type]
+    published: dict[str, object] = {"levels": [0], "training_source": "full"}
+    return AlignedNetwork(make(modalities), **{**published, **kwargs})  # type: ignore[arg-type]
 
 
 def image_of(batch: int = 2, modalities: int = 4) -> Tensor:
@@ -131,7 +133,7 @@ def m2ftrans() -> ModalityNetwork:
 @pytest.mark.parametrize("make", [rfnet, dmafnet, mmformer, m2ftrans])
 def test_every_backbone_keeps_the_contract_when_wrapped(make: Callable[[], ModalityNetwork], levels: list[int]) -> None:
     torch.manual_seed(0)
-    net = AlignedNetwork(make(), levels=levels).eval()
+    net = AlignedNetwork(make(), levels=levels, training_source="full").eval()
     image, mask = image_of(), masks("1010", "0100")
     with torch.no_grad():
         got = net(image, mask)

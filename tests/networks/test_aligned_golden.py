@@ -32,7 +32,8 @@ def features_of(requires_grad: bool = False) -> tuple[Tensor, ModalityFeatures]:
 
 
 def published(weights: str, **kwargs: object) -> AlignedNetwork:
-    net = AlignedNetwork(ModalityNetwork(3, 4, 4, 1, []), anchor="adaptive", **kwargs)  # type: ignore[arg-type]
+    nothing = ModalityNetwork(3, 4, 4, 1, [])
+    net = AlignedNetwork(nothing, levels=[0], training_source="full", **kwargs)  # type: ignore[arg-type]
     with torch.no_grad():
         net.mixture.copy_(golden(f"in/{weights}").reshape(1, 4))
     return net

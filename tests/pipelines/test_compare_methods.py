@@ -216,4 +216,6 @@ def test_a_run_is_made_once_and_an_interrupted_comparison_goes_on(
     assert (run / "features.npz").read_bytes() == before
     found = tables.Results(read_runs(tmp_path / "runs"), content)
     assert found.seeds("pdt") == [3]
-    assert len(tables.gap(found, content["suites"]["medmap_levels"]).splitlines()) == 4
+    suite = {"variants": ["pdt"]}
+    assert len(tables.gap(found, suite).splitlines()) == 4
+    assert len(tables.gap(found, {**suite, "gap_levels": ["level1"]}).splitlines()) == 3
