@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from medmap_monai.data.phantom import ensure_cohort
+from medmap_monai.networks.unet import ModalityUNet
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 TESTED = [
@@ -28,6 +30,7 @@ TESTED = [
     "bench_torchrun",
     "loss_gradients",
     "medmap_pilot",
+    "position_share",
 ]
 
 
@@ -168,3 +171,16 @@ def test_loss_gradients(benchmark, monkeypatch, tmp_path) -> None:
         assert rows[0]["prototype"][key] > 0
         assert rows[1]["prototype"][key] == pytest.approx(2 * rows[0]["prototype"][key], rel=1e-3)
     assert rows[1]["covariance"] == pytest.approx(rows[0]["covariance"], rel=1e-3)
+
+
+def test_position_share(benchmark, monkeypatch, tmp_path, capsys) -> None:
+    ensure_cohort(tmp_path / "data", cases=3, shape=[16, 16, 16], seed=0)
+    bundle = FOLDER.parent / "bundles" / "brats_unet_dropout"
+    network = ModalityUNet(3, 4, 4, channels=(4, 8), deep_supervision=0)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    given = f"checkpoint={tmp_path / 'model.pt'} roi_size=[16,16,16]"
+    given += " network_def#channels=[4,8] network_def#deep_supervision=0"
+    run(benchmark("position_share"), f"{tmp_path / 'data'} {bundle} --overlay phantom --set {given}", monkeypatch)
+    rows = [row.split("|")[1:3] for row in capsys.readouterr().out.splitlines()[2:]]
+    assert [int(level) for level, _ in rows] == [0, 1]
+    assert all(0 < float(share) < 1 for _, share in rows)
