@@ -162,7 +162,13 @@ def test_evaluation_knows_what_its_network_depends_on() -> None:
     training = next(t for t in recipe.task("brats2020").trainings if t.name == "rfnet_normal")
     given = {"roi_size": [64, 64, 64], "learning_rate": 0.1, "network_def#network#base_width": 4, "seed": 5}
     found = evaluation_overrides(choices_of(recipe, "brats2020", overrides=given), training)
-    assert found == {"anchor": "normal", "roi_size": [64, 64, 64], "network_def#network#base_width": 4}
+    assert found == {
+        "anchor": "normal",
+        "aligned_levels": [0],
+        "training_source": "full",
+        "roi_size": [64, 64, 64],
+        "network_def#network#base_width": 4,
+    }
 
 
 def test_cost_adds_up_and_becomes_time() -> None:
