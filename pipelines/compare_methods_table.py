@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import fill as fill_text
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -164,7 +165,7 @@ def figure(results: Results, suite: dict[str, Any], name: str, page: Path) -> st
     variants = [v for v in suite["variants"] if results.seeds(v)]
     groups = list(plan["groups"])
     with figure_style():
-        width = 3.2 + 1.75 * len(groups)
+        width = 0.6 + 0.07 * max(len(title(plan, v)) for v in variants) + 1.75 * len(groups)
         drawn, axes = plt.subplots(1, len(groups), figsize=(width, 1.1 + 0.34 * len(variants)), sharey=True)
         for panel, group in zip(np.atleast_1d(axes), groups, strict=True):
             for y, variant in enumerate(variants):
@@ -172,7 +173,7 @@ def figure(results: Results, suite: dict[str, Any], name: str, page: Path) -> st
                 panel.plot([min(values), max(values)], [y, y], color="#c5ccd3", linewidth=3, zorder=1)
                 panel.scatter(values, [y] * len(values), s=18, color=BLUE, zorder=2)
                 panel.scatter([np.mean(values)], [y], marker="|", s=130, color=INK, zorder=3)
-            panel.set_title(group, fontsize=9.5)
+            panel.set_title(fill_text(group, 14), fontsize=9.5)
             panel.grid(axis="x", color="#e3e7eb")
             panel.set_axisbelow(True)
             panel.tick_params(axis="y", length=0)
