@@ -4,7 +4,7 @@
 
 Encodes the window in the centre of each complete study and prints, per level, the share of the features' variance
 that the place in the window explains (mean over modalities). Close to 1, the features of all modalities can agree
-without a look at the image, and a closed modality gap means nothing.
+without a look at the image, and a closed modality gap says little.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from monai.transforms import CenterSpatialCrop, Compose, SpatialPad, ToTensor
 
+from medmap_monai.data.study_dataset import ERROR
 from medmap_monai.engines.training_checkpoint import load_model
 from medmap_monai.inferers.unwrap import find_network
 from medmap_monai.metrics.position_share import position_share
@@ -38,11 +39,14 @@ def shares(bundle: Path, studies: Path, overlay: list[str], given: list[str], ca
         network.eval()
         load_model(network, parser.get_parsed_content("checkpoint"))
         window = Compose([SpatialPad(size), CenterSpatialCrop(size), ToTensor(track_meta=False)])
-        complete = (s for s in (dataset[i] for i in range(len(dataset))) if bool(s["present_mask"].all()))
+        samples = (sample for sample in (dataset[i] for i in range(len(dataset))) if ERROR not in sample)
+        complete = (sample for sample in samples if bool(sample["present_mask"].all()))
         encoded = []
         for sample in islice(complete, cases):
             image = window(sample["image"])[None]
             encoded.append(network.encode(image, torch.ones(image.shape[:2], dtype=torch.bool)).pyramid)
+    if len(encoded) < 2:
+        raise ValueError(f"{studies}: {len(encoded)} complete studies, at least 2 are needed")
     levels = [torch.cat(level) for level in zip(*encoded, strict=True)]
     return [mean(position_share(level[:, m]) for m in range(level.shape[1])) for level in levels]
 

@@ -22,7 +22,7 @@ STRATEGIES = {
     "da": ("adaptation", "brats_medmap_da", 1),
 }
 # the published fragment aligns the first level and mixes hidden modalities into the anchor (the weight of the loss is
-# not published: 1 is ours); the bundles' own defaults are what did best on phantoms
+# not published: 1 is ours); the bundles' own defaults did better on phantoms
 PUBLISHED = {"aligned_levels": [0], "training_source": "full", "align_weight": 1.0}
 # which modality the fixed anchor stands on is not published; T1ce is our choice
 ANCHORS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -11,6 +11,7 @@ from monai.utils.module import look_up_option
 from torch import Tensor, nn
 
 from medmap_monai.losses.alignment import Anchor
+from medmap_monai.networks.anchor_weights import fixed_anchor_weights
 from medmap_monai.networks.base import DecoderOutput, ModalityFeatures, ModalityNetwork, level_mask
 
 
@@ -52,7 +53,8 @@ class AlignedNetwork(ModalityNetwork):
         anchor: ``"adaptive"`` (weights softmax of learned parameters), ``"fixed"`` (``weights``), ``"normal"`` (zero
             mean, unit variance) or ``"none"`` (the wrapped network unchanged).
         levels: pyramid levels to align, 0 = finest (as published); negative levels count from the deepest. At the
-            deepest level of a network with tokens these are the tokens. On phantoms the deepest alone did best.
+            deepest level of a network with tokens these are the tokens. On phantoms the deepest cost less than the
+            finest.
         weights: for ``"fixed"``: one non-negative number per modality, the index of one modality (one-hot), or
             ``"uniform"`` (also when not given). Where none of the weighted modalities is available, the mixture is
             uniform over the others.
@@ -120,7 +122,7 @@ class AlignedNetwork(ModalityNetwork):
         if self._learns_mixture:
             self.mixture = nn.Parameter(init_std * torch.randn(rows, self.modalities))
         else:
-            fixed = _fixed_weights(weights, self.modalities) if self.anchor == AnchorType.FIXED else [1.0]
+            fixed = fixed_anchor_weights(weights, self.modalities) if self.anchor == AnchorType.FIXED else [1.0]
             self.register_buffer("mixture", torch.tensor([fixed] * rows), persistent=self.anchor == AnchorType.FIXED)
         learned = learn_normal and self.anchor == AnchorType.NORMAL
         self._learns_normal = learned
@@ -305,20 +307,3 @@ def _in_words(placement: Tensor) -> str:
 def _unique(levels: Sequence[int]) -> list[int]:
     """The levels as whole numbers, each once, in the order given."""
     return list(dict.fromkeys(int(level) for level in levels))
-
-
-def _fixed_weights(weights: Sequence[float] | int | str | None, modalities: int) -> list[float]:
-    """Weights of a fixed anchor that sum to 1."""
-    allowed = f"a list of {modalities} numbers, an index 0..{modalities - 1}, or 'uniform'"
-    if weights is None or weights == "uniform":
-        return [1.0 / modalities] * modalities
-    if isinstance(weights, str | bool):
-        raise ValueError(f"weights must be {allowed}; got {weights!r}")
-    if isinstance(weights, int):
-        if not 0 <= weights < modalities:
-            raise ValueError(f"weights must be {allowed}; got {weights}")
-        return [float(m == weights) for m in range(modalities)]
-    values = [float(w) for w in weights]
-    if len(values) != modalities or min(values) < 0 or not 0 < sum(values) < float("inf"):
-        raise ValueError(f"weights must be {allowed}, not negative and not all zero; got {values}")
-    return [value / sum(values) for value in values]
