@@ -95,7 +95,7 @@ def unpack_archive(
                             raise UnsafeArchiveError(f"package unpacks to more than {max_bytes} bytes")
                         output.write(chunk)
             return root
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
         raise UnsafeArchiveError(f"{Path(path).name} is not an intact zip file: {error}") from error
 
 

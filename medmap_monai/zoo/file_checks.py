@@ -18,7 +18,7 @@ from medmap_monai.zoo.outcome import fail, skip
 SIZE_LIMIT = 25 * 1024 * 1024
 _REQUIRED = ("LICENSE", "configs/metadata.json", "configs/logging.conf", "docs/README.md")
 _TEXT = {".json", ".yaml", ".yml", ".md", ".txt", ".conf", ".py", ".cfg", ".toml", ""}
-_HOME = re.compile(r"/home/|/Users/|/root/|[A-Za-z]:\\+Users\\", re.IGNORECASE)
+_HOME = re.compile(r"/(home|users|root)/|[a-z]:\\+users\\", re.IGNORECASE)
 _ABSOLUTE = re.compile(r"(/|[A-Za-z]:[\\/])[^/\\]")
 # MONAI splits "name_vVERSION" at "_v" followed by anything
 _NAME = re.compile(r"(?!.*_v)[A-Za-z0-9][A-Za-z0-9_-]*")

@@ -55,6 +55,17 @@ def test_values_of_distillation_reach_the_method() -> None:
     assert (method.distill_weight, method.bottleneck_weight) == (0.25, 0.5)
 
 
+def test_weights_of_alignment_are_those_of_the_page() -> None:
+    found = {}
+    for bundle in LOSSES:
+        parser = configuration(bundle)
+        aligned = parser.get_parsed_content("teacher_method" if bundle.endswith("kd") else "method")
+        found[bundle.removeprefix("brats_medmap_")] = aligned.weight
+    assert found == {"rfnet": 0.1, "mmformer": 0.1, "da": 1.0, "kd": 4.0}
+    page = (ROOT / "docs" / "explanation" / "medmap.md").read_text(encoding="utf-8")
+    assert "weight (0.1 in the SLS bundles, 1 in DA, 4 in KD;" in page
+
+
 def test_a_dedicated_student_is_one_value() -> None:
     method = configuration("brats_medmap_kd", student_subset=["t2", "flair"]).get_parsed_content("method")
     assert method.subset.tolist() == [True, False, False, True]

@@ -219,3 +219,18 @@ def test_a_run_is_made_once_and_an_interrupted_comparison_goes_on(
     suite = {"variants": ["pdt"]}
     assert len(tables.gap(found, suite).splitlines()) == 4
     assert len(tables.gap(found, {**suite, "gap_levels": ["level1"]}).splitlines()) == 3
+
+
+def test_no_aligned_run_rests_on_a_default_of_its_bundle() -> None:
+    """Recorded numbers keep their meaning when a bundle's default changes."""
+    variants = plan()["variants"]
+    settings = {name: compare.resolved(variants, name) for name in variants}
+    aligned = {
+        name: found["overrides"]
+        for name, found in settings.items()
+        if "medmap" in found["bundle"] and found["overrides"]["anchor"] != "none"
+    }
+    assert len(aligned) > 10
+    for name, overrides in aligned.items():
+        wanted = {"align_weight"} if name.startswith("kd") else {"align_weight", "aligned_levels", "training_source"}
+        assert wanted <= set(overrides), name
