@@ -42,41 +42,41 @@ def evaluate(
     """
     import logging
 
-    from medmap_monai.cli.errors import fail, root_cause
+    from medmap_monai.cli.errors import fail
     from medmap_monai.engines.results_store import METRICS_FILE, SUMMARY_FILE, StaleResultsError
+    from medmap_monai.engines.run_bundle import run_evaluation
     from medmap_monai.engines.subset_evaluator import EvaluationIncompleteError
-    from medmap_monai.utils.bundle_workflow import open_workflow, parse_overrides
+    from medmap_monai.utils.bundle_workflow import parse_overrides
 
     if (num_shards is None) != (shard is None) and not merge:
         fail("give --num-shards and --shard together", 2)
-    overrides = {
-        "dataset_dir": str(dataset),
-        "output_dir": str(output),
-        "edition": edition,
-        "split_file": None if split is None else str(split),
-        "fold": fold,
-        "protocol": protocol,
-        "subsets": [name.strip() for name in subsets.split(",")] if subsets else None,
+    settings = {
         "edge_cases": {"hd95_empty": hd95_empty} if hd95_empty else None,
         "num_shards": num_shards,
         "shard": 0 if merge and shard is None else shard,
         "merge_only": merge or None,
         "keep_maps": keep_maps,
         "data_name": data_name,
-        "device": device,
-        "resample": resample or None,
     }
     logging.basicConfig(format="%(message)s")
     logging.getLogger("medmap_monai").setLevel(logging.INFO)
     try:
-        workflow = open_workflow(bundle, "evaluate", overlay, {**overrides, **parse_overrides(override)})
-        results = workflow.run()
-    except (OSError, ValueError, RuntimeError) as error:
-        cause = root_cause(error)
-        if not isinstance(cause, (EvaluationIncompleteError, StaleResultsError, OSError, ValueError)):
-            raise
-        fail(cause)
-    summary = results[-1] if results else None
+        summary = run_evaluation(
+            dataset,
+            bundle,
+            output,
+            overlays=overlay,
+            subsets=[name.strip() for name in subsets.split(",")] if subsets else None,
+            edition=edition,
+            split=split,
+            fold=fold,
+            protocol=protocol,
+            device=device,
+            resample=resample,
+            settings={**settings, **parse_overrides(override)},
+        )
+    except (EvaluationIncompleteError, StaleResultsError, OSError, ValueError) as error:
+        fail(error)
     if summary is None:
         typer.echo("this share is done; the last process merges, or run again with --merge")
         return

@@ -31,12 +31,13 @@ def features(
     from rich.console import Console
     from rich.table import Table
 
-    from medmap_monai.cli.errors import fail, root_cause
+    from medmap_monai.cli.errors import fail
     from medmap_monai.data.study_dataset import ERROR
     from medmap_monai.engines.encoder_features import collect_features, gap_per_level, save_features
     from medmap_monai.engines.training_checkpoint import load_model
     from medmap_monai.inferers.unwrap import find_network
     from medmap_monai.utils.bundle_workflow import open_workflow, parse_overrides
+    from medmap_monai.utils.plain_errors import root_cause
 
     overrides = {
         "dataset_dir": str(studies),

@@ -18,7 +18,8 @@ def import_weights(
 
     Example: medmap import-weights model_last.pth --bundle bundles/brats_rfnet_dropout
     """
-    from medmap_monai.cli.errors import fail, root_cause
+    from medmap_monai.cli.errors import fail
+    from medmap_monai.utils.plain_errors import root_cause
 
     try:
         written = write_bundle_weights(checkpoint, bundle, overwrite)

@@ -33,30 +33,28 @@ def predict(
 
     Example: medmap predict studies/ --bundle bundles/brats_unet_dropout --output segmentations/
     """
-    from medmap_monai.cli.errors import fail, root_cause
+    from medmap_monai.cli.errors import fail
     from medmap_monai.cli.progress import StudyProgress
+    from medmap_monai.engines.run_bundle import run_inference
     from medmap_monai.engines.study_predictor import StudiesFailedError
-    from medmap_monai.utils.bundle_workflow import open_workflow, parse_overrides
+    from medmap_monai.utils.bundle_workflow import parse_overrides
 
-    overrides = {
-        "dataset_dir": str(studies),
-        "output_dir": str(output),
-        "edition": edition,
-        "device": device,
-        "resample": resample or None,
-        "overwrite": overwrite or None,
-    }
     try:
-        workflow = open_workflow(bundle, "inference", overlay, {**overrides, **parse_overrides(override)})
-        predictor = workflow.parser.get_parsed_content("evaluator")
-        StudyProgress().attach(predictor)
-        workflow.run()
-    except (OSError, ValueError, RuntimeError) as error:
-        cause = root_cause(error)
-        if not isinstance(cause, OSError | ValueError | StudiesFailedError):
-            raise
-        fail(cause)
-    skipped = len(getattr(predictor.data_loader.dataset.data, "skipped", []))
+        predictor = run_inference(
+            studies,
+            bundle,
+            output,
+            overlays=overlay,
+            edition=edition,
+            device=device,
+            resample=resample,
+            overwrite=overwrite,
+            settings=parse_overrides(override),
+            attach=StudyProgress().attach,
+        )
+    except (OSError, ValueError, StudiesFailedError) as error:
+        fail(error)
+    skipped = len(getattr(predictor.records, "skipped", []))
     note = f", {skipped} were done already (--overwrite redoes them)" if skipped else ""
     typer.echo(f"{len(predictor.finished)} studies segmented{note}; results in {output}")
     _print_expected_quality(predictor, reliability or bundle / "models" / "reliability.json", reliability is not None)

@@ -21,12 +21,20 @@ class InferenceRecords(list[dict[str, Any]]):
         skipped: cases whose result exists already.
         problem: why there is nothing to do at all (absent folder, no study), or None. A configuration can thus be
             instantiated without data; the run raises it.
+        edition: what the studies were read as; None with a ``problem``.
     """
 
-    def __init__(self, records: Sequence[dict[str, Any]], skipped: Sequence[str], problem: Exception | None) -> None:
+    def __init__(
+        self,
+        records: Sequence[dict[str, Any]],
+        skipped: Sequence[str],
+        problem: Exception | None,
+        edition: Edition | None = None,
+    ) -> None:
         super().__init__(records)
         self.skipped = list(skipped)
         self.problem = problem
+        self.edition = edition
 
 
 def inference_records(
@@ -63,4 +71,4 @@ def inference_records(
             records.append({"case_id": study.case_id, ERROR: str(StudyError(study.case_id, message))})
         else:
             records.append({"case_id": study.case_id, "study": study, "available": None})
-    return InferenceRecords(sorted(records, key=lambda r: r["case_id"]), skipped, None)
+    return InferenceRecords(sorted(records, key=lambda r: r["case_id"]), skipped, None, scan.edition)

@@ -89,7 +89,7 @@ class StudyPredictor(SupervisedEvaluator):
             FileNotFoundError, ValueError: no studies, no weights, or weights that do not fit.
             OSError: the output folder is not writable.
         """
-        records = getattr(getattr(self.data_loader, "dataset", None), "data", [])
+        records = self.records
         problem = getattr(records, "problem", None)
         if problem is not None:
             raise problem
@@ -105,6 +105,11 @@ class StudyPredictor(SupervisedEvaluator):
         super().run(global_epoch)
         if self.failures:
             raise StudiesFailedError(self.failures, len(self.finished))
+
+    @property
+    def records(self) -> Any:
+        """What the loader's data set was made of: :class:`~medmap_monai.data.inference_records.InferenceRecords`."""
+        return getattr(getattr(self.data_loader, "dataset", None), "data", [])
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
         case_id = batchdata["case_id"][0]

@@ -1,0 +1,5 @@
+"""Networks that encode every modality on its own and decode any subset of them."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

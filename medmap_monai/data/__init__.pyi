@@ -1,0 +1,15 @@
+from .cohort import cohort_records as cohort_records
+from .cohort import scan_cohort as scan_cohort
+from .editions import EDITIONS as EDITIONS
+from .editions import Edition as Edition
+from .editions import get_edition as get_edition
+from .manifest import read_manifest as read_manifest
+from .manifest import write_manifest as write_manifest
+from .phantom import write_cohort as write_cohort
+from .seeded_dataset import SeededCacheDataset as SeededCacheDataset
+from .studies import find_studies as find_studies
+from .studies import scan_studies as scan_studies
+from .study import ImageSource as ImageSource
+from .study import Study as Study
+from .study import StudyError as StudyError
+from .study_dataset import StudyDataset as StudyDataset

@@ -1,0 +1,2 @@
+from .modality_sliding_window import ModalitySlidingWindowInferer as ModalitySlidingWindowInferer
+from .subset_sweep import SubsetSweepInferer as SubsetSweepInferer

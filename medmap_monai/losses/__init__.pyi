@@ -1,0 +1,7 @@
+from .alignment import AlignmentLoss as AlignmentLoss
+from .covariance_consistency import CovarianceConsistencyLoss as CovarianceConsistencyLoss
+from .masked_attention_alignment import MaskedAttentionAlignmentLoss as MaskedAttentionAlignmentLoss
+from .prototype import PrototypeLoss as PrototypeLoss
+from .prototype_alignment import PrototypeAlignmentLoss as PrototypeAlignmentLoss
+from .segmentation import WeightedCEDiceLoss as WeightedCEDiceLoss
+from .temperature_kl import TemperatureKLLoss as TemperatureKLLoss

@@ -1,0 +1,12 @@
+from .base import Method as Method
+from .base import MethodOutput as MethodOutput
+from .baseline import ModalityDropoutBaseline as ModalityDropoutBaseline
+from .case_counts import CaseCounts as CaseCounts
+from .case_counts import count_cases as count_cases
+from .dmaf import DMAF as DMAF
+from .domain_adaptation import DomainAdaptation as DomainAdaptation
+from .knowledge_distillation import KnowledgeDistillation as KnowledgeDistillation
+from .knowledge_distillation import TeacherTraining as TeacherTraining
+from .medmap import MedMAP as MedMAP
+from .passion import Passion as Passion
+from .preference_balance import PreferenceBalance as PreferenceBalance

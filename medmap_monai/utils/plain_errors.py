@@ -1,0 +1,27 @@
+"""Errors as they arose, without the plain RuntimeErrors in which MONAI wraps what components raise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raise what went wrong below the plain RuntimeErrors in which MONAI wraps what components raise."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause = root_cause(error)
+        if cause is error:
+            raise
+    else:
+        return
+    raise cause  # outside the handler: MONAI's wrapping is no context of it
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """What went wrong below the plain RuntimeErrors in which MONAI wraps what components and expressions raise."""
+    while type(error) is RuntimeError and error.__cause__ is not None:
+        error = error.__cause__
+    return error
