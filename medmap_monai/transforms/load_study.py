@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
 import warnings
-import zlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nibabel as nib
 import numpy as np
 import torch
-from monai.data import MetaTensor, NibabelReader
+from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.utils import look_up_option
 
 from medmap_monai.data.editions import Edition, get_edition
+from medmap_monai.data.nifti_file import MEMORY_LIMIT, NiftiError, read_nifti
 from medmap_monai.data.study import ImageSource, Study, StudyError
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.nifti_geometry import pack_geometry
 from medmap_monai.transforms.resample import resample_to_grid
 
-_READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile, nib.filebasedimages.ImageFileError)
 _UNMAPPED = 255
 
 
@@ -46,6 +43,7 @@ class LoadStudy(Transform):
         label: ``required``, ``optional`` (used when there is one) or ``none`` (never read).
         resample: bring modalities with another grid to the reference grid (linear; labels nearest) instead of failing.
         tolerance: largest difference between two affines (mm, per entry) that still counts as one grid.
+        memory_limit: most bytes that the voxels of one file may take.
 
     Example:
         >>> LoadStudy(("flair", "t1ce", "t1", "t2"))(study)["present_mask"]  # doctest: +SKIP
@@ -59,13 +57,14 @@ class LoadStudy(Transform):
         label: str = "optional",
         resample: bool = False,
         tolerance: float = 1e-3,
+        memory_limit: int = MEMORY_LIMIT,
     ) -> None:
         self.modalities = modalities if isinstance(modalities, Modalities) else Modalities(tuple(modalities))
         self.edition = None if edition is None else get_edition(edition)
         self.label = look_up_option(label, ("required", "optional", "none"))
         self.resample = resample
         self.tolerance = tolerance
-        self.reader = NibabelReader()
+        self.memory_limit = memory_limit
 
     def __call__(self, study: Study, available: Iterable[str] | None = None) -> dict[str, Any]:
         """Load ``study``; ``available`` are the modalities that a split grants (None: all that exist).
@@ -160,12 +159,9 @@ class LoadStudy(Transform):
 
     def _read_file(self, study: Study, path: Path) -> _Volume:
         try:
-            file = self.reader.read(path)
-            data, meta = self.reader.get_data(file)
-        except _READ_ERRORS as error:
-            raise StudyError(study.case_id, f"cannot be read ({type(error).__name__}: {error})", path) from error
-        if data.dtype.kind not in "iufb":
-            raise StudyError(study.case_id, f"holds {data.dtype} values, a number per voxel is expected", path)
+            data, affine, header = read_nifti(path, self.memory_limit)
+        except NiftiError as error:
+            raise StudyError(study.case_id, str(error), path) from error
         if data.dtype.kind == "f":
             with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf and is reported
                 data = data.astype(np.float32, copy=False)
@@ -173,7 +169,7 @@ class LoadStudy(Transform):
             if not finite.all():
                 bad = int(data.size - finite.sum())
                 raise StudyError(study.case_id, f"holds {bad} values that are NaN or Inf", path)
-        return _Volume(data, np.asarray(meta["affine"], dtype=np.float64), file.header, path)
+        return _Volume(data, affine, header, path)
 
     def _same_grid(self, volume: _Volume, reference: _Volume) -> bool:
         same_shape = volume.data.shape == reference.data.shape

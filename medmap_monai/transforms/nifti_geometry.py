@@ -12,6 +12,7 @@ import torch
 # Raw fields, not the matrices that nibabel derives from them: a quaternion does not survive the way to a matrix and
 # back bit for bit.
 _FIELDS: tuple[tuple[str, int], ...] = (
+    ("sizeof_hdr", 1),  # which version of the format: NIfTI-2 keeps geometry in float64
     ("qform_code", 1),
     ("sform_code", 1),
     ("xyzt_units", 1),
@@ -26,17 +27,18 @@ _FIELDS: tuple[tuple[str, int], ...] = (
     ("srow_y", 4),
     ("srow_z", 4),
 )
+_NIFTI2_HEADER = 540  # bytes
 GEOMETRY_SIZE = sum(size for _, size in _FIELDS)
 
 
 def pack_geometry(header: Any) -> np.ndarray:
-    """The geometry fields of a NIfTI-1/2 header as float64 ``(GEOMETRY_SIZE,)``; float32 values are kept exactly."""
+    """The geometry fields of a NIfTI-1/2 header as float64 ``(GEOMETRY_SIZE,)``; every value is kept exactly."""
     return np.concatenate([np.atleast_1d(np.asarray(header[name], dtype=np.float64)) for name, _ in _FIELDS])
 
 
 def label_image(
     labels: np.ndarray, affine: np.ndarray, geometry: Sequence[float] | np.ndarray | torch.Tensor | None
-) -> nib.Nifti1Image:
+) -> nib.Nifti1Image | nib.Nifti2Image:
     """A NIfTI image of ``labels`` whose affine and geometry codes are those of the file that ``geometry`` came from.
 
     Args:
@@ -44,17 +46,20 @@ def label_image(
         affine: (4, 4) voxel-to-RAS matrix in mm; used as it is when ``geometry`` is None.
         geometry: from :func:`pack_geometry`, or None.
     """
-    image = nib.Nifti1Image(labels, np.asarray(affine, dtype=np.float64), dtype=labels.dtype)
     if geometry is None:
+        image = nib.Nifti1Image(labels, np.asarray(affine, dtype=np.float64), dtype=labels.dtype)
         image.header.set_xyzt_units("mm")
         return image
     packed = np.asarray(geometry, dtype=np.float64).ravel()
     if packed.size != GEOMETRY_SIZE:
         raise ValueError(f"NIfTI geometry holds {packed.size} numbers, {GEOMETRY_SIZE} are expected")
-    header = image.header.copy()
+    kind = nib.Nifti2Image if packed[0] == _NIFTI2_HEADER else nib.Nifti1Image
+    header = kind.header_class()
+    header.set_data_dtype(labels.dtype)
+    header.set_data_shape(labels.shape)
     start = 0
     for name, size in _FIELDS:
         header[name] = packed[start] if size == 1 else packed[start : start + size]
         start += size
     # with affine=None nibabel takes geometry from the header as it stands and rewrites nothing
-    return nib.Nifti1Image(labels, None, header=header)
+    return kind(labels, None, header=header)
