@@ -1,4 +1,4 @@
-"""``medmap bundle``: check, pack, index and install bundles."""
+"""``medmap bundle``: make bundles from their source; check, pack, index and install them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,76 @@ from pathlib import Path
 
 import typer
 
-app = typer.Typer(help="Check bundles, and share them through a model zoo.", no_args_is_help=True)
+app = typer.Typer(help="Make bundles, check them, and share them through a model zoo.", no_args_is_help=True)
 
 _MOST = 100  # exit codes beyond 125 have meanings of their own
+
+
+@app.command()
+def build(
+    sources: list[Path] = typer.Argument(..., help="Files NAME.json, or folders of them."),
+    check: bool = typer.Option(
+        False, "--check", help="Write nothing; exit with 1 where a folder is not as its source says."
+    ),
+) -> None:
+    """Write the folder NAME beside every NAME.json: the bundle that this short file describes.
+
+    Weights, and configurations that the source does not give, are left alone.
+
+    Example: medmap bundle build bundles/
+    """
+    from medmap_monai.cli.errors import fail
+    from medmap_monai.zoo.build import build_bundle, differences
+
+    files = [file for path in sources for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    if not files:
+        fail(f"no file NAME.json in {', '.join(map(str, sources))}", 2)
+    found = 0
+    for file in files:
+        try:
+            lines = differences(file) if check else [f"wrote {path}" for path in build_bundle(file)]
+        except (OSError, ValueError) as error:
+            fail(error)
+        found += len(lines) if check else 0
+        for line in lines:
+            typer.echo(line)
+    typer.echo(
+        f"{len(files)} bundles, {found} differences" if check else f"{len(files)} bundles are as their sources say"
+    )
+    if found:
+        raise typer.Exit(1)
+
+
+@app.command()
+def new(
+    name: str = typer.Argument(..., help="Name of the bundle."),
+    modalities: str = typer.Option(..., help="Comma-separated, in channel order: ct,pet"),
+    classes: str = typer.Option(..., help="Comma-separated, without the background: tumour,node"),
+    network: str = typer.Option("unet", help="A network of this package, such as unet or rfnet."),
+    method: str = typer.Option("dropout", help="Comma-separated: dropout, passion, dmaf, ..."),
+    loss: str = typer.Option("dice_ce", help="dice_ce or weighted_ce_dice."),
+    slices: bool = typer.Option(False, "--slices", help="A two-dimensional network on slices."),
+    roi_size: str | None = typer.Option(None, help="Window in voxels, as 96,96,96."),
+    folder: Path = typer.Option(Path(), help="Where NAME.json and the folder NAME go."),
+) -> None:
+    """Start a bundle for a task of your own: a short file to edit, and the folder that `build` makes of it.
+
+    Example: medmap bundle new head_neck --modalities ct,pet --classes tumour,node --method dropout
+    """
+    from medmap_monai.cli.errors import fail
+    from medmap_monai.zoo.new import new_bundle
+
+    def parts(text: str) -> list[str]:
+        return [part.strip() for part in text.split(",") if part.strip()]
+
+    try:
+        window = None if roi_size is None else [int(number) for number in parts(roi_size)]
+        dims = 2 if slices else 3
+        path = new_bundle(name, folder, parts(modalities), parts(classes), network, parts(method), loss, dims, window)
+    except (OSError, ValueError) as error:
+        fail(error)
+    typer.echo(f"{path} is the bundle's source; edit it, then: medmap bundle build {path}")
+    typer.echo(f"{path.with_suffix('')} is the bundle")
 
 
 @app.command()

@@ -1,0 +1,220 @@
+"""Write a bundle's folder from its source; say where a folder differs from it."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from medmap_monai.utils.files import write_text
+from medmap_monai.zoo.bundle_folder import load_json
+from medmap_monai.zoo.json_text import json_text
+from medmap_monai.zoo.merge import merge_config
+from medmap_monai.zoo.source import PARTS, BundleSource
+
+_COMMON = PARTS / "common"
+#: files that every bundle has, and the phantom overlay where the task has a phantom
+_STAGES = ("train", "inference", "evaluate", "inference_ts", "multi_gpu_train")
+_PHANTOM = "phantom"
+_MASK = (
+    "The network takes a second, optional argument modality_mask (bool, batch x modalities); "
+    "without it a channel that is zero everywhere counts as absent."
+)
+_NO_WEIGHTS = "The repository holds no weights; a packed release brings its own in `models/`."
+_SMALL = (
+    "A model that was trained with `configs/phantom.json` has a smaller network: give the overlay at inference and "
+    "evaluation too (`--config_file \"['configs/inference.json','configs/phantom.json']\"`). "
+)
+_VALUES = (
+    "`--split_file FILE` folds and availability from a file",
+    "`--mode pdt|idt|idt_drop` perfect data, imperfect data, or imperfect data with dropout",
+    "`--protocol clinical|legacy` preprocessing",
+    '`--orientation RAS`, `--spacing "[2,2,2]"` a fixed grid for the network (results are on the study\'s own)',
+    "`--select last|best` which epoch `model.pt` holds",
+)
+_NUMBERS = "`--epochs`, `--batch_size`, `--learning_rate`, `--roi_size`, `--num_workers`, `--cache_rate`, `--device`."
+
+
+def bundle_files(source: BundleSource) -> dict[str, str]:
+    """The content of every generated file of a bundle, by its path in the folder.
+
+    Raises:
+        ValueError: a part does not fit, or the configuration lacks a network, a loss or a method.
+    """
+    facts = {"missing_rates": source.fact("missing_rates"), "edition": source.fact("edition")}
+    stages = [*_STAGES, *sorted(source.stages() - set(_STAGES) - {_PHANTOM})]
+    if source.has_phantom:
+        stages.append(_PHANTOM)
+    files = {f"configs/{stage}.json": json_text(_config(source, stage, facts)) for stage in stages}
+    files["configs/metadata.json"] = json_text(_metadata(source))
+    files["configs/logging.conf"] = (_COMMON / "logging.conf").read_text(encoding="utf-8")
+    files["docs/README.md"] = _readme(source, with_phantom=_PHANTOM in stages)
+    files["LICENSE"] = (_COMMON / "LICENSE").read_text(encoding="utf-8")
+    files["models/.gitkeep"] = ""
+    return files
+
+
+def build_bundle(source: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Write the folder of the bundle whose source is ``source`` (``NAME.json``).
+
+    Files that are right already are left alone, and so is what is not generated: weights, runs, configurations of
+    one's own.
+
+    Args:
+        source: the bundle's file.
+        folder: where to write; None: ``NAME`` beside it.
+
+    Returns:
+        the files that were written.
+    """
+    written = []
+    bundle = BundleSource(source)
+    root = _folder(bundle, folder)
+    for name, text in bundle_files(bundle).items():
+        if _differs(root / name, text):
+            write_text(root / name, text)
+            written.append(root / name)
+    return written
+
+
+def differences(source: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> list[str]:
+    """What is not as the source says: files that are absent or other, and configurations that it does not give."""
+    bundle = BundleSource(source)
+    root = _folder(bundle, folder)
+    files = bundle_files(bundle)
+    found = [
+        f"{root / name} is not as {bundle.path} says" if (root / name).is_file() else f"{root / name} does not exist"
+        for name, text in files.items()
+        if _differs(root / name, text)
+    ]
+    configs = root / "configs"
+    extra = sorted(p.name for p in configs.iterdir() if f"configs/{p.name}" not in files) if configs.is_dir() else []
+    return found + [f"{configs / name} is not generated from {bundle.path}" for name in extra]
+
+
+def _folder(bundle: BundleSource, folder: str | os.PathLike[str] | None) -> Path:
+    return bundle.path.with_suffix("") if folder is None else Path(folder)
+
+
+def _differs(path: Path, text: str) -> bool:
+    return not path.is_file() or path.read_bytes() != text.encode("utf-8")
+
+
+def _config(source: BundleSource, stage: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    path = _COMMON / f"{stage}.json"
+    config: dict[str, Any] = load_json(path) if path.is_file() else {}
+    classes = source.fact("classes", [])
+    given = {
+        "modalities": source.fact("modalities"),
+        "classes": classes,
+        "num_classes": len(classes),
+        "edition": source.fact("edition"),
+        "roi_size": source.fact("roi_size"),
+        "network_def": _network(source),
+    }
+    for key, value in given.items():
+        if key in config and config[key] is None:
+            config[key] = value
+    for part in source.configs(stage):
+        merge_config(config, part, facts)
+    if stage == _PHANTOM:
+        path_of_network = source.fact("network_path", "network_def")
+        config |= {f"{path_of_network}#{key}": value for key, value in source.fact("small", {}).items()}
+    lacking = [key for key in ("modalities", "roi_size", "network_def", "loss", "method") if config.get(key, 0) is None]
+    if lacking:
+        raise ValueError(f"{source.path}: {stage}.json would lack {', '.join(lacking)}")
+    return config
+
+
+def _network(source: BundleSource) -> dict[str, Any] | None:
+    """``network_def``: what every network gets, and what the part of the network says."""
+    own = source.fact("network")
+    if own is None:
+        return None
+    given = {
+        "_target_": own["_target_"],
+        "spatial_dims": source.fact("spatial_dims", 3),
+        "in_channels": "$len(@modalities)",
+        "out_channels": "@num_classes",
+    }
+    return given | own
+
+
+def _metadata(source: BundleSource) -> dict[str, Any]:
+    metadata: dict[str, Any] = load_json(_COMMON / "metadata.json")
+    modalities, classes = source.fact("modalities"), source.fact("class_names", source.fact("classes"))
+    shape = [f"{source.fact('divisor', 1)}*n"] * source.fact("spatial_dims", 3)
+    metadata["name"] = source.fact("title")
+    metadata["description"] = " ".join([*_descriptions(source), _MASK])
+    metadata["task"] = f"Segmentation from any subset of {_listed(modalities)}"
+    metadata["data_source"] = "data of your own"
+    metadata["image_classes"] = f"{len(modalities)} modalities ({', '.join(modalities)}), any non-empty subset"
+    for key in ("label_classes", "pred_classes"):
+        metadata[key] = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
+    for side, key, names in (("inputs", "image", modalities), ("outputs", "pred", classes)):
+        entry = metadata["network_data_format"][side][key]
+        entry["num_channels"] = len(names)
+        entry["spatial_shape"] = shape
+        entry["channel_def"] = {str(index): name for index, name in enumerate(names)}
+    for part in source.parts:
+        merge_config(metadata, part.get("metadata", {}))
+    return metadata
+
+
+def _readme(source: BundleSource, with_phantom: bool) -> str:
+    def last(key: str, default: str) -> str:
+        return next(reversed(source.texts("readme", key)), default)
+
+    modalities, classes = source.fact("modalities"), source.fact("class_names", source.fact("classes"))
+    about = [part.get("readme", {}).get("about", part.get("description")) for part in source.parts]
+    place = last("source", "")
+    phantom_cohort = ", or on the synthetic phantom cohort" if with_phantom else ""
+    train_on = f"Train on {place} data that you obtained from its organisers" if place else "Train on data of your own"
+    size = "height, width" if source.fact("spatial_dims", 3) == 2 else "..."
+    interface = (
+        f"The network takes `image` (batch, {len(modalities)}, {size}) in the order "
+        f"{last('order', ', '.join(modalities))}, each z-scored over its own non-zero voxels, and an optional boolean "
+        f"`modality_mask` (batch, {len(modalities)}). Without the mask a channel that is zero everywhere counts as "
+        f"absent. It returns logits of {_listed(classes)}. {last('output', '')}"
+    )
+    columns = f"A CSV or JSON manifest with the columns `case_id`, {_listed([f'`{name}`' for name in modalities])}."
+    several = ["train", "multi_gpu_train", *([_PHANTOM] if with_phantom else [])]
+    several_files = "[" + ",".join(f"'configs/{name}.json'" for name in several) + "]"
+    phantom_command = (
+        "\n# the same bundle, shrunk, on a synthetic cohort that it makes itself (CPU, a few minutes)\n"
+        "python -m monai.bundle run --config_file \"['configs/train.json','configs/phantom.json']\"\n"
+    )
+    limits = source.texts("readme", "limits") or ["Research only. Nothing is known about this model yet."]
+    template = Template((_COMMON / "README.md").read_text(encoding="utf-8"))
+    return template.substitute(
+        task=_metadata(source)["task"],
+        about=_wrapped("\n".join([text for text in about if text] + [last("weights", "")])),
+        no_weights=_wrapped(f"{last('repository', _NO_WEIGHTS)} {train_on}{phantom_cohort}."),
+        data=_wrapped(last("data", columns)),
+        phantom_command=phantom_command if with_phantom else "",
+        several=several_files,
+        remark=_wrapped(
+            (_SMALL if with_phantom else "")
+            + "An interrupted training continues where it stopped; `--resume False` starts anew."
+        ),
+        values=_wrapped(" · ".join([*_VALUES, *source.texts("readme", "values"), _NUMBERS])),
+        interface=_wrapped(interface),
+        limits="\n\n".join(map(_wrapped, reversed(limits))),
+    )
+
+
+def _descriptions(source: BundleSource) -> list[str]:
+    return [part["description"] for part in source.parts if "description" in part]
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _wrapped(text: str) -> str:
+    """Paragraphs of at most 120 columns; a line break in ``text`` stays one."""
+    lines = [line for line in text.split("\n") if line]
+    return "\n".join(textwrap.fill(line, 120, break_long_words=False, break_on_hyphens=False) for line in lines)

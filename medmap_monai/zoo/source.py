@@ -1,0 +1,111 @@
+"""The source of a bundle: a short file that names the parts it is put together from, and what is its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medmap_monai.zoo.bundle_folder import load_json
+
+#: folder of what bundles have in common: one JSON file per task, network, loss and method, and the files of a bundle
+PARTS = Path(__file__).parent / "parts"
+_SLICES = PARTS / "slices.json"  # training on slices, for every task in two dimensions
+#: kinds of parts, in the order in which they are laid over the common files
+KINDS = ("task", "network", "loss", "method")
+#: what a part, or a bundle's file, may hold
+KEYS = {
+    # of a bundle's file alone
+    *("title", *KINDS),
+    # words: one sentence for metadata.json; paragraphs of docs/README.md; any other key of metadata.json
+    *("description", "readme", "metadata"),
+    # what a task is
+    *("modalities", "classes", "class_names", "edition", "spatial_dims", "roi_size", "missing_rates"),
+    # what a network is: its arguments, what it must divide images by, its arguments on the phantom cohort
+    *("network", "divisor", "small", "network_path"),
+    # values of the configuration files, by the name of the file; "all" is train, inference and evaluate
+    "configs",
+}
+
+
+def known_parts(kind: str) -> list[str]:
+    """Names of the parts of a kind, such as the networks."""
+    return sorted(path.stem for path in (PARTS / kind).glob("*.json"))
+
+
+class BundleSource:
+    """A bundle's own file and the parts that it names.
+
+    ``task``, ``network``, ``loss`` and ``method`` (one or a list) are names of parts, or parts written out; a network,
+    loss or method may also be just the object that the configuration builds, with its ``_target_``.
+
+    Args:
+        path: the file, ``NAME.json``; the bundle is called NAME.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no JSON, has an unknown key or lacks one, or names a part that does not exist.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.own = _checked(load_json(self.path), str(self.path))
+        lacking = [key for key in ("title", *KINDS) if key not in self.own]
+        if lacking:
+            raise ValueError(f"{self.path} lacks {', '.join(lacking)}")
+        #: from the bottom to the top: the task, the network, the loss, the methods, the bundle itself
+        self.parts = [part for kind in KINDS for part in self._parts(kind)]
+        if self.fact("spatial_dims", 3) == 2:
+            self.parts.insert(0, _checked(load_json(_SLICES), str(_SLICES)))
+        self.parts.append({key: value for key, value in self.own.items() if key not in KINDS})
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    def fact(self, key: str, default: Any = None) -> Any:
+        """The value that the topmost part gives ``key``."""
+        return next((part[key] for part in reversed(self.parts) if key in part), default)
+
+    def texts(self, section: str, key: str) -> list[str]:
+        """What the parts say under ``key`` of a section such as ``readme``, from the bottom to the top."""
+        return [part[section][key] for part in self.parts if key in part.get(section, {})]
+
+    def configs(self, stage: str) -> list[Mapping[str, Any]]:
+        """What the parts lay over a configuration file, from the bottom to the top."""
+        common = ("all", stage) if stage in ("train", "inference", "evaluate") else (stage,)
+        return [part["configs"][name] for part in self.parts for name in common if name in part.get("configs", {})]
+
+    @property
+    def has_phantom(self) -> bool:
+        """Whether the task, or the bundle itself, has a phantom cohort to try the bundle on."""
+        tasks = [*self._parts("task"), self.own]
+        return any("phantom" in part.get("configs", {}) for part in tasks)
+
+    def stages(self) -> set[str]:
+        """Names of the configuration files that the parts name."""
+        return {stage for part in self.parts for stage in part.get("configs", {})} - {"all"}
+
+    def _parts(self, kind: str) -> list[dict[str, Any]]:
+        given = self.own[kind]
+        return [self._part(kind, one) for one in (given if isinstance(given, list) else [given])]
+
+    def _part(self, kind: str, given: Any) -> dict[str, Any]:
+        if isinstance(given, Mapping) and "_target_" in given:
+            given = {"network": given} if kind == "network" else {"configs": {"train": {kind: given}}}
+        if isinstance(given, Mapping):
+            return _checked(given, f"{kind} of {self.path}")
+        path = PARTS / kind / f"{given}.json"
+        if given not in known_parts(kind):
+            raise ValueError(f"{self.path}: there is no {kind} {given!r}; there are {', '.join(known_parts(kind))}")
+        return _checked(load_json(path), str(path))
+
+
+def _checked(part: Any, where: str) -> dict[str, Any]:
+    if not isinstance(part, Mapping):
+        raise ValueError(f"{where} must hold an object, got a {type(part).__name__}")
+    unknown = sorted(set(part) - KEYS)
+    if unknown:
+        raise ValueError(f"{where} has unknown keys {unknown}; allowed are {sorted(KEYS)}")
+    return dict(part)
