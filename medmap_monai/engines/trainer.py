@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from ignite.engine import Events
 from monai.engines import PrepareBatchExtraInput, SupervisedTrainer
 from monai.engines.utils import IterationEvents
+from monai.inferers import SimpleInferer
+from monai.utils import convert_to_tensor, look_up_option
 from monai.utils.enums import CommonKeys
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from medmap_monai.engines.captured_step import CapturedStep
 from medmap_monai.engines.seeding import seed_epoch
+from medmap_monai.losses.label_maps import check_classes
 from medmap_monai.methods.base import Method, MethodOutput
 
 LOSSES = "losses"
 PER_MODALITY = "per_modality"
+MASKS = ("modality_mask", "present_mask")
+STEPS = ("auto", "recorded", "eager")
+PRECISIONS = ("float32", "float16", "bfloat16")
 
 
 def unwrap_method(network: nn.Module) -> Method:
@@ -48,6 +57,11 @@ class ModalityTrainer(SupervisedTrainer):
         optimizer: over the method's parameters.
         loss_weights: factor per loss name; a name that no loss has is an error, an unnamed loss has factor 1.
         max_grad_norm: gradient clipping by total norm; None leaves gradients alone.
+        steps: ``recorded``: forward and backward are recorded once per pattern of masks and replayed
+            (:class:`~medmap_monai.engines.captured_step.CapturedStep`; one CUDA device, no gradient accumulation, a
+            method that allows it); ``eager``: never; ``auto``: recorded where possible.
+        precision: ``float32``, ``float16`` or ``bfloat16``: the autocast type on a GPU, instead of ``amp`` and
+            ``amp_kwargs``; None leaves the choice to those.
         seed: makes everything random in epoch e a pure function of (seed, e, rank), so that a resumed run equals an
             uninterrupted one; None leaves the random state alone.
         train_handlers: handlers; they run after the method's own epoch hooks.
@@ -64,6 +78,8 @@ class ModalityTrainer(SupervisedTrainer):
         loss_weights: Mapping[str, float] | None = None,
         max_grad_norm: float | None = None,
         seed: int | None = None,
+        steps: str = "auto",
+        precision: str | None = None,
         train_handlers: Sequence[Any] | None = None,
         prepare_batch: Callable[..., Any] | None = None,
         decollate: bool = False,
@@ -73,6 +89,11 @@ class ModalityTrainer(SupervisedTrainer):
         self.loss_weights = dict(loss_weights or {})
         self.max_grad_norm = max_grad_norm
         self.seed = seed
+        self.steps = look_up_option(steps, STEPS)
+        if precision is not None:
+            look_up_option(precision, PRECISIONS)
+            kwargs["amp"] = precision != "float32" and torch.device(device).type == "cuda"
+            kwargs["amp_kwargs"] = {"dtype": getattr(torch, precision)}
         masks = {"modality_mask": "modality_mask", "present_mask": "present_mask", "label": "label"}
         super().__init__(
             device=device,
@@ -85,6 +106,10 @@ class ModalityTrainer(SupervisedTrainer):
             decollate=decollate,
             **kwargs,
         )
+        if self.amp and kwargs.get("amp_kwargs", {}).get("dtype") == torch.bfloat16:
+            # nothing underflows, so nothing need be scaled or checked
+            self.scaler = torch.amp.GradScaler("cuda", enabled=False)  # type: ignore[assignment]
+        self.captured = self._capturable()
         self.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         self.add_event_handler(IterationEvents.LOSS_COMPLETED, self._unpack)
         self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._adjust_gradients)
@@ -101,6 +126,51 @@ class ModalityTrainer(SupervisedTrainer):
         if self.state.epoch_length == 0:
             raise ValueError("there are no training cases: check dataset_dir, split_file and the fold sizes")
         super().run()
+
+    def _capturable(self) -> CapturedStep | None:
+        """The step that records itself; None where steps run eagerly."""
+        reasons = {
+            "the device is no GPU": torch.device(self.state.device).type != "cuda",
+            "the network is wrapped (DistributedDataParallel)": self.network is not self.method,
+            "gradients are accumulated": self.accumulation_steps > 1,
+            "the inferer is not SimpleInferer": type(self.inferer) is not SimpleInferer,
+            f"{type(self.method).__name__} does not allow it": self.method.course() is None,
+        }
+        against = [reason for reason, holds in reasons.items() if holds]
+        if self.steps == "recorded" and against:
+            raise ValueError(f"steps='recorded' is not possible: {'; '.join(against)}; use 'auto' or 'eager'")
+        if self.steps == "eager" or against:
+            return None
+        scaler = self.scaler if self.amp else None
+        return CapturedStep(
+            self.method,
+            lambda output: self._weighted_sum(output, output.pred),
+            scale=None if scaler is None else scaler.scale,
+            autocast=partial(torch.autocast, "cuda", **self.amp_kwargs) if self.amp else nullcontext,
+        )
+
+    def _iteration(self, engine: Any, batchdata: dict[str, Tensor]) -> dict[str, Any]:
+        """MONAI's iteration; where steps are recorded, the same events around one launch."""
+        if self.captured is None:
+            return super()._iteration(engine, batchdata)
+        check_classes(batchdata[CommonKeys.LABEL], self.method.network.out_channels)  # on the host, before it travels
+        pattern = tuple(tuple(torch.as_tensor(batchdata[name]).flatten().tolist()) for name in MASKS)
+        image, label, _, extra = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
+        self.network.train()
+        batch = {"image": image, "label": label, **{name: extra[name] for name in MASKS}}
+        result = self.captured({name: convert_to_tensor(value) for name, value in batch.items()}, pattern)
+        self.state.output = {CommonKeys.IMAGE: image, CommonKeys.LABEL: label, CommonKeys.PRED: result.output}
+        self.fire_event(IterationEvents.FORWARD_COMPLETED)
+        self.state.output[CommonKeys.LOSS] = result.loss
+        self.fire_event(IterationEvents.LOSS_COMPLETED)
+        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        if self.amp and self.scaler is not None:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        self.fire_event(IterationEvents.MODEL_COMPLETED)
+        return self.state.output
 
     def _weighted_sum(self, output: MethodOutput, _target: Tensor) -> Tensor:
         unknown = sorted(set(self.loss_weights) - set(output.losses))

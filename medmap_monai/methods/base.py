@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 from monai.data import MetaTensor
@@ -78,6 +79,17 @@ class Method(nn.Module):
                 be wrapped.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement step")
+
+    def course(self) -> Hashable | None:
+        """What decides, besides shapes and masks, which operations a training step consists of.
+
+        A step may be recorded and replayed for batches with equal masks while this value stays the same
+        (:class:`~medmap_monai.engines.captured_step.CapturedStep`). None, the default: it may not be. A method that
+        returns a value promises that everything else that changes between steps lies in its parameters and buffers
+        and is changed in place, and asks :func:`~medmap_monai.utils.fixed_course.data_may_decide` before it looks at
+        values of a batch.
+        """
+        return None
 
     def on_epoch_start(self, epoch: int) -> None:
         """Called before the first batch of epoch ``epoch`` (from 0)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor
@@ -43,6 +43,9 @@ class ModalityDropoutBaseline(Method):
     def needed_modalities(self, modality_mask: Tensor, present_mask: Tensor) -> Tensor:
         """Without single-modality paths nobody looks at a hidden modality, so it is not encoded."""
         return present_mask if self.modality_weight else modality_mask
+
+    def course(self) -> Hashable:
+        return "baseline"
 
     def step(
         self, features: ModalityFeatures, image: Tensor, modality_mask: Tensor, present_mask: Tensor, label: Tensor

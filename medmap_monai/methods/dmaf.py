@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -146,6 +146,9 @@ class DMAF(Method):
         """Without single-modality and distillation terms nobody looks at a hidden modality."""
         used = self.modality_weight or self.term_weights or self.pixel_weight
         return modality_mask | present_mask if used else modality_mask
+
+    def course(self) -> Hashable:
+        return self.training
 
     def step(
         self, features: ModalityFeatures, image: Tensor, modality_mask: Tensor, present_mask: Tensor, label: Tensor

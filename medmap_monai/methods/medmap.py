@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor
 
@@ -64,6 +66,9 @@ class MedMAP(Method):
             losses={**output.losses, "align": self.weight * torch.stack(terms).mean()},
             per_modality={**output.per_modality, "align": torch.stack(values).mean(dim=0)},
         )
+
+    def course(self) -> Hashable | None:
+        return self.method.course()
 
     def on_epoch_start(self, epoch: int) -> None:
         self.method.on_epoch_start(epoch)

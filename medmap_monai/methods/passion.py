@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from medmap_monai.methods.preference_balance import PreferenceBalance, Preferenc
 from medmap_monai.methods.self_distillation import SelfDistillation, mean_where, rows_to_matrix
 from medmap_monai.methods.students import StudentMode, map_students
 from medmap_monai.networks.base import DecoderOutput, ModalityFeatures, ModalityNetwork
+from medmap_monai.utils.fixed_course import data_may_decide
 
 
 class TrainingMode(StrEnum):
@@ -177,6 +178,12 @@ class Passion(Method):
         """Move beta."""
         self.balance.end_epoch(epoch)
 
+    def course(self) -> Hashable | None:
+        """Warm-up or not. With a Dice pooled over the rows that the gate chose, values of the batch choose rows."""
+        if self.unimodal == UnimodalLoss.DECODER and getattr(self.segmentation_loss, "batch", False):
+            return None
+        return ("warm-up" if self.epoch < self.balance.warmup_epochs else "balanced", self.training)
+
     def needed_modalities(self, modality_mask: Tensor, present_mask: Tensor) -> Tensor:
         """Under IDT-drop a hidden modality has no student, so nobody looks at it."""
         return modality_mask if self.mode == TrainingMode.IDT_DROP else modality_mask | present_mask
@@ -274,8 +281,9 @@ class Passion(Method):
         return {name: rows_to_matrix(r, sample, modality, shape) for name, r in zip(names, rows, strict=True)}
 
     def _unimodal_rows(self, batch: _Batch, mask: Tensor) -> Tensor:
-        """Label loss (B, M) of the unimodal decoder for the pairs in ``mask``; the others are not computed."""
-        sample, modality = torch.nonzero(mask, as_tuple=True)
+        """Label loss (B, M) of the unimodal decoder for the pairs in ``mask``; the others are not computed, or do not
+        count."""
+        sample, modality = torch.nonzero(mask if data_may_decide() else batch.own, as_tuple=True)
         if sample.numel() == 0:
             return zero_of(self.network.parameters()).expand(mask.shape)
         logits = self.network.decode_unimodal(batch.features, sample, modality)
