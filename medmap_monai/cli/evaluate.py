@@ -29,6 +29,7 @@ def evaluate(
     data_name: str | None = typer.Option(None, help="What the data are, for the headings of the report."),
     device: str | None = typer.Option(None, help="cpu, cuda, cuda:1 (default: cuda where there is one)."),
     resample: bool = typer.Option(False, help="Bring modalities with different grids to the reference grid."),
+    trust: bool = typer.Option(False, "--trust", help="Do not warn that a bundle is code."),
     override: list[str] = typer.Option(
         [], "--set", "--config-override", help="Any configuration value, as key=value. Repeatable."
     ),
@@ -73,6 +74,7 @@ def evaluate(
             protocol=protocol,
             device=device,
             resample=resample,
+            trust=trust,
             settings={**settings, **parse_overrides(override)},
         )
     except (EvaluationIncompleteError, StaleResultsError, OSError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,13 +24,16 @@ def predict(
     reliability: Path | None = typer.Option(
         None, help="reliability.json of an evaluation (default: the one in the bundle's models/, if any)."
     ),
+    trust: bool = typer.Option(False, "--trust", help="Do not warn that a bundle is code."),
     override: list[str] = typer.Option([], "--set", help="Any configuration value, as key=value. Repeatable."),
 ) -> None:
     """Segment studies of which any non-empty subset of the modalities exists.
 
     Every study gives OUTPUT/CASE_seg.nii.gz on the grid of its own first modality, with the label values of its
-    edition, and a row in OUTPUT/predictions.csv: modalities used and absent, voxels and ml per class, seconds.
-    A study that cannot be used is reported, the others are finished, and the exit code is 1.
+    edition; OUTPUT/CASE_seg.json, which says where it comes from; and a row in OUTPUT/predictions.csv: modalities
+    used and absent, voxels and ml per class, expected quality, model, seconds. What is there already is made again
+    only when weights, configuration or input files have changed. A study that cannot be used is reported, the
+    others are finished, and the exit code is 1.
 
     Example: medmap predict studies/ --bundle bundles/brats_unet_dropout --output segmentations/
     """
@@ -49,31 +53,33 @@ def predict(
             device=device,
             resample=resample,
             overwrite=overwrite,
+            reliability=reliability,
+            trust=trust,
             settings=parse_overrides(override),
             attach=StudyProgress().attach,
         )
     except (OSError, ValueError, StudiesFailedError) as error:
         fail(error)
-    skipped = len(getattr(predictor.records, "skipped", []))
+    skipped = len(predictor.skipped)
     note = f", {skipped} were done already (--overwrite redoes them)" if skipped else ""
     typer.echo(f"{len(predictor.finished)} studies segmented{note}; results in {output}")
-    _print_expected_quality(predictor, reliability or bundle / "models" / "reliability.json", reliability is not None)
+    for reason, count in Counter(predictor.again.values()).items():
+        typer.echo(f"  {count} of them again: {reason}")
+    _print_findings(predictor)
 
 
-def _print_expected_quality(predictor: StudyPredictor, path: Path, required: bool) -> None:
-    """What an evaluation says about subsets like those of the studies just segmented."""
-    from medmap_monai.cli.errors import fail
-    from medmap_monai.metrics.reliability import expected_quality, read_reliability
+def _print_findings(predictor: StudyPredictor) -> None:
+    """What an evaluation says about subsets like those of the studies just segmented, and what was noticed."""
+    from medmap_monai.modalities import SUBSET_SEPARATOR
+    from medmap_monai.utils.output import read_record
 
-    if not path.is_file() and not required:
-        return
-    try:
-        content = read_reliability(path)
-        for case_id in predictor.finished:
-            quality = expected_quality(content, predictor.rows[case_id]["modalities_used"])
+    facts = predictor.facts
+    for case_id in predictor.finished:
+        row = predictor.rows[case_id]
+        quality = facts and facts.expected(row["modalities_used"].split(SUBSET_SEPARATOR))
+        if quality:
             scores = ", ".join(f"{region} {score.mean:.2f}" for region, score in quality.values.items())
             typer.echo(f"{case_id}: expected Dice {scores or 'unknown'} ({quality.source})")
-            for warning in quality.warnings:
-                typer.secho(f"  warning: {warning}", fg=typer.colors.YELLOW)
-    except (OSError, ValueError) as error:
-        fail(error)
+        record = read_record(predictor.output_dir, case_id) or {}
+        for text in [*(quality.warnings if quality else ()), *record.get("notes", ()), *record.get("plausibility", ())]:
+            typer.secho(f"  {case_id}: {text}", fg=typer.colors.YELLOW)

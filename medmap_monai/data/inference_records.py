@@ -11,14 +11,14 @@ from medmap_monai.data.cohort import scan_cohort
 from medmap_monai.data.editions import Edition
 from medmap_monai.data.study import StudyError
 from medmap_monai.data.study_dataset import ERROR
-from medmap_monai.utils.output import finished_cases
 
 
 class InferenceRecords(list[dict[str, Any]]):
     """Records for :class:`~medmap_monai.data.study_dataset.StudyDataset`.
 
     Attributes:
-        skipped: cases whose result exists already.
+        overwrite: whether finished cases are to be segmented again; the predictor, which knows weights and
+            configuration, decides which are finished.
         problem: why there is nothing to do at all (absent folder, no study), or None. A configuration can thus be
             instantiated without data; the run raises it.
         edition: what the studies were read as; None with a ``problem``.
@@ -27,12 +27,12 @@ class InferenceRecords(list[dict[str, Any]]):
     def __init__(
         self,
         records: Sequence[dict[str, Any]],
-        skipped: Sequence[str],
+        overwrite: bool,
         problem: Exception | None,
         edition: Edition | None = None,
     ) -> None:
         super().__init__(records)
-        self.skipped = list(skipped)
+        self.overwrite = overwrite
         self.problem = problem
         self.edition = edition
 
@@ -52,23 +52,19 @@ def inference_records(
         source: folder or CSV/JSON manifest.
         edition: edition of the studies; detected when None.
         modalities: what the network knows; a study without any of them is an error record.
-        output_dir: where results go; finished cases are skipped unless ``overwrite``.
+        output_dir: where results go; a folder of results inside ``source`` holds no studies.
         overwrite: segment finished cases again.
     """
     try:
         scan = scan_cohort(source, edition)
     except (OSError, ValueError) as error:
         warnings.warn(f"no studies to segment: {error}", stacklevel=2)
-        return InferenceRecords([], [], error)
+        return InferenceRecords([], overwrite, error)
     records: list[dict[str, Any]] = [{"case_id": e.case_id, ERROR: str(e)} for e in scan.errors]
-    skipped = []
-    finished = set() if overwrite else finished_cases(output_dir)
     for study in scan.studies:
-        if study.case_id in finished:
-            skipped.append(study.case_id)
-        elif not set(study.images) & set(modalities):
+        if not set(study.images) & set(modalities):
             message = f"has {sorted(study.images)}, none of the network's modalities {list(modalities)}"
             records.append({"case_id": study.case_id, ERROR: str(StudyError(study.case_id, message))})
         else:
             records.append({"case_id": study.case_id, "study": study, "available": None})
-    return InferenceRecords(sorted(records, key=lambda r: r["case_id"]), skipped, None, scan.edition)
+    return InferenceRecords(sorted(records, key=lambda r: r["case_id"]), overwrite, None, scan.edition)

@@ -9,7 +9,7 @@ import torch
 from monai.data.utils import affine_to_spacing
 from torch.utils.data import Dataset
 
-from medmap_monai.data.study_dataset import ERROR, find_study_error
+from medmap_monai.data.study_dataset import ERROR, failure_of
 from medmap_monai.metrics.edge_cases import grid_diagonal
 
 FILE = "file"
@@ -44,17 +44,6 @@ class EvaluationSamples(Dataset[dict[str, Any]]):
         except Exception as error:
             file, reason = failure_of(error)
             return {"case_id": record["case_id"], ERROR: reason, FILE: file}
-
-
-def failure_of(error: Exception) -> tuple[str, str]:
-    """File (or '') and reason of a failed case."""
-    study = find_study_error(error)
-    if study is not None:
-        return str(study.path or ""), study.message
-    root: BaseException = error
-    while root.__cause__ is not None:  # MONAI wraps what a transform raises
-        root = root.__cause__
-    return "", f"{type(root).__name__}: {root}"
 
 
 class Geometry(NamedTuple):

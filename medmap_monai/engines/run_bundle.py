@@ -23,6 +23,8 @@ def run_inference(
     device: str | None = None,
     resample: bool = False,
     overwrite: bool = False,
+    reliability: PathLike | None = None,
+    trust: bool = True,
     settings: Mapping[str, Any] | None = None,
     attach: Callable[[StudyPredictor], None] | None = None,
 ) -> StudyPredictor:
@@ -37,6 +39,8 @@ def run_inference(
         device: where to run; the best there is when None.
         resample: bring modalities with different grids to the reference grid.
         overwrite: segment again what is done already.
+        reliability: expected quality of these weights; the bundle's own ``models/reliability.json`` when None.
+        trust: False warns that a bundle is code.
         settings: any other value of the configuration, by its id.
         attach: called with the predictor before it runs.
 
@@ -56,8 +60,10 @@ def run_inference(
         "overwrite": overwrite or None,
     }
     with plain_errors():
-        workflow = open_workflow(bundle, "inference", overlays, {**overrides, **(settings or {})})
+        workflow = open_workflow(bundle, "inference", overlays, {**overrides, **(settings or {})}, trust=trust)
         predictor: StudyPredictor = workflow.parser.get_parsed_content("evaluator")
+        if reliability is not None:
+            predictor.reliability = reliability
         if attach is not None:
             attach(predictor)
         workflow.run()
@@ -77,6 +83,7 @@ def run_evaluation(
     protocol: str | None = None,
     device: str | None = None,
     resample: bool = False,
+    trust: bool = True,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
     """Score subsets of the modalities of every study with a bundle's ``evaluate.json``.
@@ -92,6 +99,7 @@ def run_evaluation(
         protocol: ``clinical`` or ``legacy``, the published preprocessing; the bundle's when None.
         device: where to run; the best there is when None.
         resample: bring modalities with different grids to the reference grid.
+        trust: False warns that a bundle is code.
         settings: any other value of the configuration, by its id.
 
     Returns:
@@ -114,5 +122,5 @@ def run_evaluation(
         "resample": resample or None,
     }
     with plain_errors():
-        results = open_workflow(bundle, "evaluate", overlays, {**overrides, **(settings or {})}).run()
+        results = open_workflow(bundle, "evaluate", overlays, {**overrides, **(settings or {})}, trust=trust).run()
     return results[-1] if results else None

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
+from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import nn
 
-from medmap_monai.data.study_dataset import ERROR
+from medmap_monai.data.study import Study, StudyError
+from medmap_monai.data.study_dataset import ERROR, ORIGIN, failure_text, study_files
+from medmap_monai.engines.prediction_facts import PredictionFacts, collect_facts
+from medmap_monai.engines.prediction_record import COLUMNS, failed_record, finished_record, table_row
 from medmap_monai.engines.training_checkpoint import load_model
-from medmap_monai.modalities import SUBSET_SEPARATOR, Modalities
+from medmap_monai.modalities import Modalities
+from medmap_monai.transforms.nifti_provenance import read_provenance
+from medmap_monai.transforms.restore import PROVENANCE
+from medmap_monai.utils.colour_tables import write_colour_tables
 from medmap_monai.utils.files import write_text
-from medmap_monai.utils.output import PREDICTIONS_NAME, read_predictions, require_writable
+from medmap_monai.utils.output import (
+    PredictionTable,
+    label_map_path,
+    read_predictions,
+    read_record,
+    record_path,
+    require_writable,
+)
+from medmap_monai.utils.synthetic import is_synthetic
 
-COLUMNS = ("case_id", "status", "modalities_used", "modalities_absent", "seconds", "output", "message")
+NOTES = "notes"
+#: mean over largest magnitude of the voxels that show something; above 0.02 in real studies, and at most 2 over their
+#: number where one voxel of extreme value decides about mean and standard deviation
+_FLAT = 1e-3
+_log = logging.getLogger(__name__)
 
 
 class StudiesFailedError(RuntimeError):
@@ -43,9 +62,13 @@ class StudiesFailedError(RuntimeError):
 class StudyPredictor(SupervisedEvaluator):
     """``SupervisedEvaluator`` for ``run inference`` and ``medmap predict``.
 
-    Weights are loaded once, when the run starts. ``predictions.csv`` in the output folder gets one row per study: the
-    modalities used and absent, voxels and volume (ml) of every class on the original grid, seconds, and the message
-    of a failure. Rows of studies that an earlier run finished are kept.
+    Weights are loaded once, when the run starts. Every study gives a label map, a JSON record beside it that says
+    where it comes from, and a row of ``predictions.csv``: the modalities used, absent and unusable, voxels and volume
+    (ml) of every class on the original grid, model, weights, expected quality, seconds, and the message of a failure.
+    Whatever goes wrong with one study is that study's failed row.
+
+    A study is done already when its record names the same weights, configuration and input files, by their hashes;
+    any other result in the folder is made anew, and :attr:`again` says why.
 
     Args:
         device: where to run.
@@ -57,6 +80,9 @@ class StudyPredictor(SupervisedEvaluator):
         modalities: names in channel order.
         classes: name of every class, background first.
         checkpoint: weights to load strictly; None keeps those of ``network``.
+        bundle: folder of the bundle, for its name and version; by default found from the checkpoint.
+        protocol: name of the preprocessing, for the records.
+        reliability: expected quality; by default ``reliability.json`` beside the checkpoint.
         kwargs: every other argument of ``SupervisedEvaluator``.
     """
 
@@ -69,17 +95,29 @@ class StudyPredictor(SupervisedEvaluator):
         modalities: Sequence[str],
         classes: Sequence[str],
         checkpoint: str | os.PathLike[str] | None = None,
+        bundle: str | os.PathLike[str] | None = None,
+        protocol: str = "",
+        reliability: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.modalities = Modalities(tuple(modalities))
         self.classes = tuple(classes)
         self.checkpoint = checkpoint
+        self.bundle = bundle
+        self.protocol = protocol
+        self.reliability = reliability
         self.rows: dict[str, dict[str, str]] = {}
         self.failures: dict[str, str] = {}
         self.finished: list[str] = []
+        self.skipped: list[str] = []
+        self.again: dict[str, str] = {}
+        self.facts: PredictionFacts | None = None
+        self._amp = bool(kwargs.get("amp", False))
+        self._postprocessing = kwargs.get("postprocessing")
         prepare = PrepareBatchExtraInput({"modality_mask": "modality_mask"})
         super().__init__(torch.device(device), val_data_loader, network, prepare_batch=prepare, **kwargs)
+        self.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._require_finite)
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Segment every study of the loader.
@@ -94,15 +132,26 @@ class StudyPredictor(SupervisedEvaluator):
         if problem is not None:
             raise problem
         require_writable(self.output_dir)
-        self.rows, self.failures, self.finished = read_predictions(self.output_dir), {}, []
-        skipped = getattr(records, "skipped", [])
-        if skipped:
-            logging.getLogger(__name__).info("%d studies are done already and skipped", len(skipped))
-        if not len(records):
-            return
-        if self.checkpoint is not None:
-            load_model(self.network, self.checkpoint)
-        super().run(global_epoch)
+        self.failures, self.finished, self.skipped, self.again = {}, [], [], {}
+        dataset = getattr(self.data_loader, "dataset", None)
+        facts = collect_facts(
+            self.network, self.checkpoint, self._parts(dataset), self.bundle, self.protocol, self.reliability
+        )
+        self.facts = facts
+        for remark in facts.remarks:
+            _log.warning("%s", remark)
+        self._leave_out_finished(records, facts)
+        self.rows = read_predictions(self.output_dir)
+        volumes = [f"{kind}_{name}" for name in self.classes[1:] for kind in ("voxels", "volume_ml")]
+        self._table = PredictionTable(self.output_dir, [*COLUMNS[:5], *volumes, *COLUMNS[5:]])
+        if len(records):
+            if self.checkpoint is not None:
+                load_model(self.network, self.checkpoint)
+            self.state.epoch_length = len(self.data_loader)  # type: ignore[arg-type]
+            try:
+                super().run(global_epoch)
+            finally:
+                self._table.tidy()
         if self.failures:
             raise StudiesFailedError(self.failures, len(self.finished))
 
@@ -111,49 +160,169 @@ class StudyPredictor(SupervisedEvaluator):
         """What the loader's data set was made of: :class:`~medmap_monai.data.inference_records.InferenceRecords`."""
         return getattr(getattr(self.data_loader, "dataset", None), "data", [])
 
+    def _parts(self, dataset: Any) -> dict[str, Any]:
+        """Everything beside the weights that decides about a label map."""
+        return {
+            "preprocessing": getattr(dataset, "transform", None),
+            "inferer": self.inferer,
+            "postprocessing": self._postprocessing,
+            "modalities": list(self.modalities),
+            "classes": self.classes,
+            "amp": self._amp,
+        }
+
+    def _leave_out_finished(self, records: Any, facts: PredictionFacts) -> None:
+        """Drop the studies whose result is there already from ``records``; remember why others are done again."""
+        if not hasattr(records, "overwrite"):
+            return
+        waiting = []
+        for record in records:
+            case_id, study = str(record["case_id"]), record.get("study")
+            before = read_record(self.output_dir, case_id) if isinstance(study, Study) else None
+            if before is None or not isinstance(study, Study) or before.get("status") != "ok":
+                waiting.append(record)
+                continue
+            reason = "asked for" if records.overwrite else self._reason_to_redo(case_id, study, before, facts)
+            if reason is None:
+                self.skipped.append(case_id)
+            else:
+                self.again[case_id] = reason
+                waiting.append(record)
+        records[:] = waiting
+        if self.skipped:
+            _log.info("%d studies are done already and skipped", len(self.skipped))
+        for reason, count in Counter(self.again.values()).items():
+            _log.info("%d studies are done again: %s", count, reason)
+
+    def _reason_to_redo(
+        self, case_id: str, study: Study, before: Mapping[str, Any], facts: PredictionFacts
+    ) -> str | None:
+        """Why the result on disk is not that of this run; None where it is."""
+        path = label_map_path(self.output_dir, case_id)
+        if not path.is_file():
+            return "label map gone"
+        try:
+            inputs = self._used_files(study_files(study, before.get("inputs")))
+        except OSError:
+            return "input not readable"  # told when it is read
+        if before.get("fingerprint") != facts.fingerprint(inputs):
+            return facts.what_changed(before, inputs)
+        written = read_provenance(path)  # a map that was corrected by hand carries none, and is left alone
+        if written is not None and written.get("fingerprint") != before.get("fingerprint"):
+            return "label map of another run"
+        return None
+
+    def _used_files(self, files: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: file for name, file in files.items() if name in self.modalities}
+
+    def _require_finite(self, engine: Any) -> None:
+        """NaN and Inf in the class scores would become a label map that looks like any other."""
+        scores = engine.state.output[CommonKeys.PRED]
+        if not bool(torch.isfinite(scores).all()):
+            case_id = str(engine.state.batch["case_id"][0])
+            image = torch.as_tensor(engine.state.output[CommonKeys.IMAGE])
+            where = "its normalised images hold" if not bool(torch.isfinite(image).all()) else "the network computes"
+            raise StudyError(case_id, f"{where} NaN or Inf; look for voxels of extreme value in its files")
+
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
-        case_id = batchdata["case_id"][0]
-        if ERROR in batchdata:
-            self.failures[case_id] = batchdata[ERROR][0]
-            self._add_row(case_id, status="failed", message=batchdata[ERROR][0])
-            return {}
+        case_id = str(batchdata["case_id"][0])
         start = time.perf_counter()
-        mask = batchdata["modality_mask"][0]
-        super()._iteration(engine, batchdata)  # handlers write the label map before it returns
-        seconds = time.perf_counter() - start
-        output = engine.state.output[0]
-        used = self.modalities.select(mask)
-        absent = [name for name in self.modalities if name not in used]
-        self.finished.append(case_id)
-        self._add_row(
-            case_id,
-            status="ok",
-            modalities_used=SUBSET_SEPARATOR.join(used),
-            modalities_absent=SUBSET_SEPARATOR.join(absent),
-            seconds=f"{seconds:.2f}",
-            output=os.path.relpath(output["saved_to"], self.output_dir),
-            **self._volumes(output[CommonKeys.PRED]),
-        )
+        try:
+            if ERROR in batchdata:
+                self._finish(failed_record(case_id, batchdata[ERROR][0], self._facts))
+            else:
+                self._finish(self._segment(engine, case_id, batchdata, start))
+        except Exception as error:
+            _log.debug("case %s failed", case_id, exc_info=True)
+            self._finish(failed_record(case_id, failure_text(case_id, error), self._facts))
+            if self.state.device is not None and self.state.device.type == "cuda":
+                torch.cuda.empty_cache()  # after running out of memory the next study starts from none
         engine.state.output = {}  # nothing of a finished study stays in memory
         return engine.state.output
 
-    def _volumes(self, label_map: Any) -> dict[str, str]:
-        """Voxel count and volume (ml) of every foreground class of a class-index map on the original grid."""
-        counts = np.bincount(np.asarray(label_map, dtype=np.int64).ravel(), minlength=len(self.classes))
-        voxel_ml = float(np.abs(np.linalg.det(np.asarray(label_map.affine)[:3, :3]))) / 1000.0
-        values = {}
-        for index, name in list(enumerate(self.classes))[1:]:
-            values[f"voxels_{name}"] = str(int(counts[index]))
-            values[f"volume_ml_{name}"] = f"{counts[index] * voxel_ml:.3f}"
-        return values
+    @property
+    def _facts(self) -> PredictionFacts:
+        assert self.facts is not None
+        return self.facts
 
-    def _add_row(self, case_id: str, **values: str) -> None:
-        """Set the case's row and write the file anew, so that it is complete after every study."""
-        self.rows[case_id] = {"case_id": case_id, **values}
-        volumes = [f"{kind}_{name}" for name in self.classes[1:] for kind in ("voxels", "volume_ml")]
-        columns = [*COLUMNS[:4], *volumes, *COLUMNS[4:]]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows[case] for case in sorted(self.rows))
-        write_text(self.output_dir / PREDICTIONS_NAME, text.getvalue())
+    def _segment(self, engine: Any, case_id: str, batchdata: dict[str, Any], start: float) -> dict[str, Any]:
+        """Segment one study, write its label map, and return its record."""
+        # what an interrupted or failing run leaves must not pass for the result that the old record describes
+        record_path(self.output_dir, case_id).unlink(missing_ok=True)
+        origin: dict[str, Any] = json.loads(batchdata[ORIGIN][0]) if ORIGIN in batchdata else {}
+        files = origin.get("inputs", {})
+        inputs = self._used_files(files)
+        used = self.modalities.select(batchdata["modality_mask"][0])
+        told = {
+            **self._facts.as_json(),
+            "case_id": case_id,
+            "fingerprint": self._facts.fingerprint(inputs),
+            "modalities": {
+                "used": list(used),
+                "absent": [name for name in self.modalities if name not in files and name not in used],
+                "unusable": [name for name in self.modalities if name in files and name not in used],
+            },
+            "edition": origin.get("edition", ""),
+            "edition_known": origin.get("edition_known", False),
+            "label_values": origin.get("label_values"),
+            "classes": list(self.classes),
+            "synthetic": any(is_synthetic(file["file"]) for file in inputs.values()),
+        }
+        batchdata[PROVENANCE] = [
+            json.dumps({**told, "inputs": {name: file["sha256"] for name, file in inputs.items()}})
+        ]
+        _require_shown(case_id, batchdata[CommonKeys.IMAGE][0], self.modalities, used)
+        notes = _texts([batchdata.get(NOTES), getattr(batchdata[CommonKeys.IMAGE], "meta", {}).get(NOTES)])
+        super()._iteration(engine, batchdata)  # handlers write the label map before it returns
+        output = engine.state.output[0]
+        if origin.get("label_values"):
+            values = {int(index): int(value) for index, value in origin["label_values"].items()}
+            write_colour_tables(self.output_dir, origin["edition"], values, self.classes)
+        return finished_record(
+            {**told, "inputs": inputs},
+            label_map=output[CommonKeys.PRED],
+            quality=self._facts.expected(used),
+            notes=notes,
+            plausibility=(),
+            device=str(self.state.device),
+            seconds=time.perf_counter() - start,
+            output=os.path.relpath(output["saved_to"], self.output_dir),
+        )
+
+    def _finish(self, record: dict[str, Any]) -> None:
+        """Write the record of a study and its row; a map that the record does not describe goes."""
+        case_id = record["case_id"]
+        if record["status"] == "ok":
+            self.finished.append(case_id)
+        else:
+            self.failures[case_id] = record["message"]
+            path = label_map_path(self.output_dir, case_id)
+            if path.is_file() and read_provenance(path) is not None:  # what was corrected by hand stays
+                path.unlink()
+        write_text(record_path(self.output_dir, case_id), json.dumps(record, indent=1) + "\n")
+        self.rows[case_id] = table_row(record)
+        self._table.add(self.rows[case_id])
+
+
+def _require_shown(case_id: str, image: Any, modalities: Modalities, used: Sequence[str]) -> None:
+    """Raise where nothing is left of a modality of a normalised image (M, ...): voxels of extreme value flatten it."""
+    for name in used:
+        channel = torch.as_tensor(image[modalities.names.index(name)]).as_subclass(torch.Tensor)
+        shown = channel[channel != 0].abs()
+        highest = float(shown.max()) if shown.numel() else 0.0
+        if not np.isfinite(highest):
+            raise StudyError(case_id, f"{name} is NaN or Inf once normalised; look for voxels of extreme value")
+        if float(shown.mean()) < _FLAT * highest or not shown.numel():
+            raise StudyError(
+                case_id,
+                f"{name} shows nothing once normalised: its largest voxel lies {highest:.3g} standard deviations from "
+                "the mean; look for voxels of extreme value in its file",
+            )
+
+
+def _texts(value: Any) -> list[str]:
+    """Every text in nested lists, as collating leaves them, once."""
+    if isinstance(value, str):
+        return [value]
+    found = [text for item in value for text in _texts(item)] if isinstance(value, list | tuple) else []
+    return list(dict.fromkeys(found))

@@ -20,11 +20,11 @@ from torch import nn
 
 from medmap_monai.data.editions import Edition, get_edition
 from medmap_monai.data.evaluation_records import EvaluationRecords, RecordSource
-from medmap_monai.data.study_dataset import ERROR
+from medmap_monai.data.study_dataset import ERROR, failure_of
 from medmap_monai.engines.case_maps import write_case_maps
 from medmap_monai.engines.case_scorer import CaseScorer
 from medmap_monai.engines.evaluation_progress import EvaluationProgress
-from medmap_monai.engines.evaluation_samples import FILE, EvaluationSamples, failure_of
+from medmap_monai.engines.evaluation_samples import FILE, EvaluationSamples
 from medmap_monai.engines.fingerprint import software_versions, weights_sha256
 from medmap_monai.engines.results_store import FAILURES_FILE, METRICS_FILE, SUMMARY_FILE, ResultsStore, read_metrics
 from medmap_monai.engines.training_checkpoint import load_model

@@ -129,6 +129,20 @@ def _write(content: Mapping[str, Any], path: Path) -> None:
         torch.save(content, temporary)
 
 
+def non_finite(content: Any, name: str = "") -> list[str]:
+    """Names of the tensors in nested dicts and lists that hold NaN or Inf."""
+    if isinstance(content, torch.Tensor):
+        fine = not content.is_floating_point() or bool(torch.isfinite(content).all())
+        return [] if fine else [name]
+    if isinstance(content, Mapping):
+        items: Any = content.items()
+    elif isinstance(content, list | tuple):
+        items = enumerate(content)
+    else:
+        return []
+    return [bad for key, value in items for bad in non_finite(value, f"{name}.{key}" if name else str(key))]
+
+
 def load_model(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     """Load ``model.pt`` into ``network`` strictly and return it.
 
@@ -138,16 +152,18 @@ def load_model(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when the file cannot be read as tensors, or a key is missing, unexpected or of another shape.
+        ValueError: when the file cannot be read as tensors, a key is missing, unexpected or of another shape, or a
+            tensor holds NaN or Inf.
     """
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"no weights at {file}: train the bundle first, or put a model.pt there")
-    try:
-        saved = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{file} is not a checkpoint of plain tensors: {error}") from error
+    saved = _read(file)
     state = saved.get("model", saved) if isinstance(saved, dict) else saved
+    bad = non_finite(state)
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise ValueError(f"{file} holds NaN or Inf in {', '.join(bad[:3])}{more}: its training went wrong")
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -158,3 +174,12 @@ def load_model(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
             f"configs/phantom.json) that is not given now?\n{shown}"
         ) from error
     return network
+
+
+def _read(file: Path) -> Any:
+    """The content of a checkpoint; what is none is named in one line."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} is not a checkpoint of plain tensors: {reason[:200]}") from error

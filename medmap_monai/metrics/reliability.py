@@ -83,8 +83,11 @@ def write_reliability(
 
 
 def read_reliability(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a ``reliability.json``; ValueError when it is none."""
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    """The content of a ``reliability.json``; ValueError, which names the file, when it is none."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not readable as JSON ({error})") from error
     if not isinstance(content, dict) or content.get("format") != 1 or "subsets" not in content:
         raise ValueError(f"{path} is not a reliability file of format 1")
     return content

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,14 +16,9 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from medmap_monai.modalities import Modalities
+from medmap_monai.utils.class_colours import INK, SERIES
 from medmap_monai.utils.files import atomic_path
 
-#: Okabe and Ito, "Color Universal Design" (2008)
-BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PURPLE, SKY, YELLOW, INK = "#CC79A7", "#56B4E9", "#F0E442", "#1b2733"
-SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW)
-#: by class name: the hues of the papers (core red, oedema green, enhancing yellow) in tones that stay apart for all
-_CLASSES = {"NCR": VERMILION, "ED": GREEN, "ET": YELLOW, "RC": SKY, "scar": YELLOW, "oedema": GREEN}
 _SEQUENTIAL = "YlGnBu"
 _RC: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -76,15 +71,6 @@ def save_figure(figure: Figure, folder: str | os.PathLike[str], name: str, descr
 def modality_colours(modalities: Modalities) -> dict[str, str]:
     """A colour per modality, by its place in the order."""
     return {name: SERIES[i % len(SERIES)] for i, name in enumerate(modalities)}
-
-
-def class_colours(classes: Sequence[str]) -> list[str]:
-    """A colour per class index; index 0 (background) is not drawn."""
-    rest = [colour for colour in SERIES if colour not in {_CLASSES.get(name) for name in classes}]
-    colours = ["#000000"]
-    for name in classes[1:]:
-        colours.append(_CLASSES[name] if name in _CLASSES else rest.pop(0) if rest else SERIES[len(colours) % 7])
-    return colours
 
 
 def cell_colour(share: float) -> tuple[str, str]:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from medmap_monai.engines.case_maps import CaseMaps
 from medmap_monai.modalities import Modalities
 from medmap_monai.report.display import EMPTY, FILLED, modality_label, subset_dots
-from medmap_monai.report.figure_style import class_colours, figure_style
+from medmap_monai.report.figure_style import figure_style
+from medmap_monai.utils.class_colours import class_colours
 
 _TILE = 1.55
 _GAP, _CAPTION, _LEGEND = 0.04, 0.42, 0.55

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from medmap_monai.engines.case_maps import CaseMaps
 from medmap_monai.modalities import Modalities
 from medmap_monai.report.display import modality_label, subset_dots, subset_label
-from medmap_monai.report.figure_style import class_colours
 from medmap_monai.report.qualitative_grid import busiest_slice
+from medmap_monai.utils.class_colours import class_colours
 
 #: bytes that one case may take in the page
 CASE_BUDGET = 14_000_000

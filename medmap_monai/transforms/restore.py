@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Hashable, Mapping
 from itertools import product
@@ -17,10 +18,13 @@ from monai.transforms import MapTransform, Transform
 
 from medmap_monai.data.editions import Edition, get_edition
 from medmap_monai.transforms.nifti_geometry import label_image
+from medmap_monai.transforms.nifti_provenance import add_provenance
 from medmap_monai.transforms.resample import resample_to_grid
 from medmap_monai.utils.files import atomic_path
 from medmap_monai.utils.output import label_map_path
 
+#: JSON text beside a sample that belongs into the header of its label map
+PROVENANCE = "provenance"
 _OUTSIDE_LOGIT = 10.0  # beyond what the network saw there is background
 
 
@@ -127,19 +131,26 @@ class SaveLabelMap(Transform):
     """Write class indices on the original grid as a NIfTI file with the edition's label values on disk.
 
     The file appears under its name only when it is complete. Affine, geometry codes and units are those of the
-    reference modality's file, bit for bit.
+    reference modality's file, bit for bit. Label values are those of the edition that the study was read as; what
+    they mean, and where the map comes from, stands in a text extension of the header.
 
     Args:
         output_dir: folder; files are named by :func:`medmap_monai.utils.output.label_map_path`.
-        edition: edition whose label values to write; None: the one that the study names.
+        edition: for label maps that do not tell their study's edition.
     """
 
     def __init__(self, output_dir: str | os.PathLike[str], edition: str | Edition | None = None) -> None:
         self.output_dir = Path(output_dir)
         self.edition = None if edition is None else get_edition(edition)
 
-    def __call__(self, label_map: MetaTensor) -> Path:
-        """Write ``label_map`` (1, X, Y, Z), as :class:`RestoreToOriginal` gives it, and return the file's path."""
+    def __call__(self, label_map: MetaTensor, provenance: Mapping[str, Any] | None = None) -> Path:
+        """Write ``label_map`` (1, X, Y, Z), as :class:`RestoreToOriginal` gives it, and return the file's path.
+
+        ``provenance`` goes into the header; its ``label_values`` (class index -> value) come before the edition's.
+
+        Raises:
+            ValueError: the map lacks its geometry or its edition, or a class has no label value.
+        """
         meta = label_map.meta
         case_id = str(meta["case_id"])
         if Path(case_id).name != case_id:
@@ -149,17 +160,41 @@ class SaveLabelMap(Transform):
             raise ValueError(
                 f"case {case_id}: label map has shape {tuple(label_map.shape)}, restore it to {shape} first"
             )
-        edition = self.edition or get_edition(str(meta["edition"]))
-        values = disk_label_values(label_map[0].as_subclass(torch.Tensor).cpu().numpy(), edition)
+        told = dict(provenance or {})
+        values, edition = self._values(meta, told)
+        classes = label_map[0].as_subclass(torch.Tensor).cpu().numpy()
+        image = label_image(
+            disk_label_values(classes, values, edition), np.asarray(meta["original_affine"]), meta.get("nifti_geometry")
+        )
+        add_provenance(image, {**told, "case_id": case_id, "edition": edition, "labels": _table(values, told)})
         path = label_map_path(self.output_dir, case_id)
         with atomic_path(path) as temporary:
-            nib.save(label_image(values, np.asarray(meta["original_affine"]), meta.get("nifti_geometry")), temporary)
+            nib.save(image, temporary)
         return path
 
+    def _values(self, meta: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[dict[int, int], str]:
+        """Class index -> value on disk, and the name of the edition that says so."""
+        if told.get("label_values"):
+            values = {int(index): int(value) for index, value in told["label_values"].items()}
+            return values, str(told.get("edition", ""))
+        if meta.get("edition"):
+            edition = get_edition(str(meta["edition"]))
+        elif self.edition is not None:
+            edition = self.edition
+        else:
+            raise ValueError(f"case {meta['case_id']}: the edition, and with it the label values, are not known")
+        return dict(edition.disk_values), edition.name
 
-def disk_label_values(classes: np.ndarray, edition: Edition) -> np.ndarray:
-    """Class indices -> the edition's values on disk, in the smallest integer type that NIfTI readers share."""
-    values = edition.disk_values
+
+def _table(values: Mapping[int, int], told: Mapping[str, Any]) -> dict[str, str]:
+    """Label value -> name of the class."""
+    classes = list(told.get("classes", ()))
+    names = {0: "background", **{index: f"class {index}" for index in values}, **dict(enumerate(classes))}
+    return {str(values.get(index, index)): name for index, name in sorted(names.items())}
+
+
+def disk_label_values(classes: np.ndarray, values: Mapping[int, int], edition: str) -> np.ndarray:
+    """Class indices -> values on disk, in the smallest integer type that NIfTI readers share."""
     unknown = sorted(set(np.unique(classes).tolist()) - set(values) - {0})
     if unknown:
         raise ValueError(f"classes {unknown} have no label value in edition {edition}, which has {sorted(values)}")
@@ -172,7 +207,10 @@ def disk_label_values(classes: np.ndarray, edition: Edition) -> np.ndarray:
 
 
 class SaveLabelMapd(MapTransform):
-    """Dictionary version of :class:`SaveLabelMap`; the file's path is put under ``saved_key``."""
+    """Dictionary version of :class:`SaveLabelMap`; the file's path is put under ``saved_key``.
+
+    ``provenance``, where an item has it, is JSON text for the header.
+    """
 
     def __init__(
         self,
@@ -189,7 +227,8 @@ class SaveLabelMapd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         for key in self.key_iterator(item):
-            item[self.saved_key] = str(self.save(item[key]))
+            told = json.loads(item[PROVENANCE]) if item.get(PROVENANCE) else None
+            item[self.saved_key] = str(self.save(item[key], told))
         return item
 
 

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigWorkflow
+import yaml
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from medmap_monai.utils.config_keys import require_known_key, require_known_overlay
+
+_ARGUMENTS = "given_arguments"
+_warned: set[Path] = set()
+
+
+class ArgumentValues:
+    """Values that came from outside, kept where MONAI's parser does not look into them."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self.values = list(values)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.values[index]
 
 
 def open_workflow(
@@ -17,8 +34,12 @@ def open_workflow(
     overlays: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None,
     workflow_type: str = "infer",
+    trust: bool = True,
 ) -> ConfigWorkflow:
     """A workflow of ``bundle``, initialised and ready to ``run()``.
+
+    The files of the bundle and the overlays are code: what follows a ``$`` in them runs. ``overrides`` are data:
+    whatever a text begins with or holds (``$``, ``@``, ``%``, ``#``), it arrives as it is.
 
     Args:
         bundle: the bundle's folder.
@@ -26,24 +47,30 @@ def open_workflow(
         overlays: names in ``configs`` or paths of JSON/YAML files that are merged over it, in order.
         overrides: config ids to replace, such as ``{"dataset_dir": "studies"}``; None values are left out.
         workflow_type: ``infer`` or ``train``, MONAI's property table.
+        trust: False gives MONAI's warning that a bundle is code, once per bundle and process.
 
     Raises:
         FileNotFoundError: when the folder is no bundle, or a configuration does not exist; lists those that do.
+        ValueError: for a key that the configuration does not know; lists those that it does.
     """
     root = Path(bundle)
     configs = root / "configs"
     if not configs.is_dir():
         raise FileNotFoundError(f"{root} is not a bundle: it has no folder 'configs'")
-    files = [str(_config_file(configs, name)) for name in (config, *overlays)]
+    files = [_config_file(configs, name) for name in (config, *overlays)]
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    _check_keys(configs, files, given)
+    if not trust:
+        _warn_of_code(root, files)
+    values = ArgumentValues([str(root), *given.values()])
+    ids = {key: f"$@{_ARGUMENTS}[{number}]" for number, key in enumerate(["bundle_root", *given])}
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # its remark on logging_file=False is no news
     workflow = ConfigWorkflow(
-        config_file=files,
+        config_file=[str(file) for file in files],
         meta_file=str(configs / "metadata.json"),
         logging_file=False,
         workflow_type=workflow_type,
-        bundle_root=str(root),
-        **given,
+        **{_ARGUMENTS: values, **{key: _literal(given.get(key), text) for key, text in ids.items()}},
     )
     workflow.initialize()
     return workflow
@@ -55,15 +82,70 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: for a pair without ``=``.
     """
-    import yaml
-
     overrides: dict[str, Any] = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator or not key:
             raise ValueError(f"override {pair!r} is not of the form key=value")
-        overrides[key] = yaml.safe_load(value) if value else ""
+        try:
+            overrides[key] = yaml.safe_load(value) if value else ""
+        except yaml.YAMLError:
+            overrides[key] = value  # '@home', '%a' and the like are no YAML, but they are text
     return overrides
+
+
+def _literal(value: Any, reference: str) -> Any:
+    """``value`` itself where it holds no text, else the reference by which it reaches its place unparsed."""
+    return value if value is not None and _without_text(value) else reference
+
+
+def _without_text(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_without_text(item) for item in value)
+    return isinstance(value, bool | int | float)
+
+
+def _load(file: Path) -> dict[str, Any]:
+    """The content of a configuration; what is none is named in one line."""
+    try:
+        content = ConfigParser.load_config_file(str(file))
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{file} is not a configuration: {' '.join(str(error).split())[:300]}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is not a configuration: a JSON object is expected, got a {type(content).__name__}")
+    return content
+
+
+def _check_keys(configs: Path, files: Sequence[Path], given: Mapping[str, Any]) -> None:
+    loaded = [_load(file) for file in files]
+    base = loaded[0]
+    merged = ConfigParser.load_config_files([str(file) for file in files])
+    if len(files) > 1:
+        others: set[str] = set()
+        for path in configs.iterdir():
+            if path.suffix in (".json", ".yaml", ".yml") and path.stem != "metadata":
+                others |= {key.replace("::", "#").split("#")[0] for key in _load(path)}
+        for file, overlay in zip(files[1:], loaded[1:], strict=True):
+            require_known_overlay(overlay, base, merged, others, str(file))
+    for key, value in given.items():
+        if key != "bundle_root":
+            require_known_key(merged, key, str(files[0]))
+        if isinstance(value, Mapping) and "_target_" in value:
+            raise ValueError(f"{key}: a component (_target_) is code; put it into an overlay file and give --overlay")
+
+
+def _warn_of_code(root: Path, files: Sequence[Path]) -> None:
+    """MONAI's own warning of ``bundle run`` (GHSA-873f-pvrv-4x83), which opening a workflow directly does not give."""
+    if root.resolve() in _warned:
+        return
+    _warned.add(root.resolve())
+    names = ", ".join(file.name for file in files)
+    warnings.warn(
+        f"{root} runs code ({names}): any '_target_' in it is imported and called, and any value that begins with '$' "
+        "is evaluated. Only proceed with a bundle from a source you trust; --trust says that you do "
+        "(see https://github.com/Project-MONAI/MONAI/security/advisories/GHSA-873f-pvrv-4x83).",
+        stacklevel=3,
+    )
 
 
 def _config_file(configs: Path, name: str) -> Path:

@@ -4,12 +4,70 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _CHUNK = 1 << 20
+_STALE = re.compile(r"\.tmp-(?:(?P<host>[0-9a-f]{8})-(?P<process>\d+)-)?.*")
+#: a temporary file whose writer cannot be asked (another machine, an older version) is left over after so many seconds
+_ABANDONED = 24 * 3600.0
+
+
+def temporary_prefix() -> str:
+    """How names of temporary files and folders of this process begin; :func:`remove_stale` reads it."""
+    return f".tmp-{_host()}-{os.getpid()}-"
+
+
+def remove_stale(folder: str | os.PathLike[str]) -> list[Path]:
+    """Remove what interrupted processes left in ``folder``: ``.tmp-`` files and folders whose writer is gone.
+
+    What a living process of this machine writes is never touched; what another machine may be writing only after a
+    day without a change.
+
+    Returns:
+        what was removed.
+    """
+    removed = []
+    root = Path(folder)
+    for path in sorted(root.glob(".tmp-*")) if root.is_dir() else []:
+        found = _STALE.fullmatch(path.name)
+        try:
+            if found is None or not _is_abandoned(path, found["host"], found["process"]):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError:  # somebody else's file, or one that has just become final
+            continue
+        removed.append(path)
+    return removed
+
+
+def _is_abandoned(path: Path, host: str | None, process: str | None) -> bool:
+    if host == _host() and process is not None:
+        return not _is_alive(int(process))
+    return time.time() - path.lstat().st_mtime > _ABANDONED
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it lives, and belongs to somebody else
+        return True
+    return True
 
 
 @contextmanager
@@ -24,7 +82,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix="-" + final.name, dir=final.parent)
+    handle, name = tempfile.mkstemp(prefix=temporary_prefix(), suffix="-" + final.name, dir=final.parent)
     os.close(handle)
     temporary = Path(name)
     try:

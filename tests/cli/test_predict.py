@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import os
 import shutil
 import signal
@@ -12,13 +13,21 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from medmap_monai.cli.main import app
+from medmap_monai.modalities import BRATS
+from medmap_monai.networks.unet import ModalityUNet
+from medmap_monai.transforms.load_study import LoadStudyd
+from medmap_monai.transforms.nifti_provenance import read_provenance
+from medmap_monai.transforms.restore import SaveLabelMap
+from medmap_monai.utils.files import file_sha256
 
 
 @pytest.fixture
@@ -90,6 +99,10 @@ def test_a_single_study_folder(predict: Callable[..., Result], studies: Path, tm
     assert list(table(tmp_path)) == ["BraTS20_Training_002"]
 
 
+def record(folder: Path, number: int) -> dict[str, Any]:
+    return json.loads((folder / f"out/BraTS20_Training_{number:03d}_seg.json").read_text())
+
+
 def test_finished_studies_are_skipped_unless_overwrite(
     predict: Callable[..., Result], studies: Path, tmp_path: Path
 ) -> None:
@@ -103,6 +116,163 @@ def test_finished_studies_are_skipped_unless_overwrite(
     assert len(table(tmp_path)) == 3
     assert predict(studies, "--overwrite").exit_code == 0
     assert nib.load(target).shape == (32, 32, 32)
+
+
+def test_results_of_other_weights_inputs_or_settings_are_made_again(
+    predict: Callable[..., Result], studies: Path, phantom_cohort: Path, tmp_path: Path
+) -> None:
+    predict(studies)
+    first = {number: record(tmp_path, number) for number in (1, 2, 3)}
+    before = {number: (tmp_path / f"out/BraTS20_Training_{number:03d}_seg.nii.gz").read_bytes() for number in (1, 2, 3)}
+
+    # a sequence more, another content of the same name, the same content anew
+    shutil.copy(phantom_cohort / "BraTS20_Training_003/BraTS20_Training_003_t2.nii.gz", path_of(studies, 3, "t2"))
+    shutil.copy(phantom_cohort / "BraTS20_Training_004/BraTS20_Training_004_t2.nii.gz", path_of(studies, 2, "t2"))
+    shutil.copy(path_of(studies, 1, "t1"), tmp_path / "copy")
+    os.replace(tmp_path / "copy", path_of(studies, 1, "t1"))
+    result = predict(studies)
+    assert result.exit_code == 0, result.output
+    assert "1 were done already" in result.output
+    assert "1 of them again: new since: t2" in result.output
+    assert "1 of them again: changed since: t2" in result.output
+    assert record(tmp_path, 1) == first[1]
+    assert table(tmp_path)["BraTS20_Training_003"]["modalities_used"] == "t1+t2"
+
+    # other weights: everything, and back again, to the same bytes
+    weights = tmp_path / "brats_unet_dropout/models/model.pt"
+    old = weights.read_bytes()
+    state = torch.load(weights, weights_only=True)
+    torch.save({key: value * 1.5 for key, value in state.items()}, weights)
+    result = predict(studies)
+    assert "3 of them again: made with other weights" in result.output
+    assert record(tmp_path, 1)["weights"]["sha256"] != first[1]["weights"]["sha256"]
+    weights.write_bytes(old)
+    assert "3 of them again: made with other weights" in predict(studies).output
+    assert (tmp_path / "out/BraTS20_Training_001_seg.nii.gz").read_bytes() == before[1]
+
+    # other windows; where and how fast it runs changes nothing
+    assert "3 were done already" in predict(studies, "--set", "sw_batch_size=3").output
+    assert (
+        "3 of them again: made with another configuration" in predict(studies, "--set", "inferer#overlap=0.25").output
+    )
+
+
+def test_a_label_map_tells_where_it_comes_from(predict: Callable[..., Result], studies: Path, tmp_path: Path) -> None:
+    reliability = tmp_path / "reliability.json"
+    cell = {"mean": 0.81, "ci": [0.7, 0.9], "n": 12}
+    content = {"format": 1, "minimum_dice": 0.5, "minimum_share": 0.75, "modalities": list(BRATS), "cases": 12}
+    content |= {"data": "data of a test", "protocol": "clinical", "subsets": {"flair+t2": {"WT": cell}}}
+    reliability.write_text(json.dumps(content))
+    assert predict(studies, "--reliability", str(reliability)).exit_code == 0
+    found, row = record(tmp_path, 2), table(tmp_path)["BraTS20_Training_002"]
+    header = read_provenance(tmp_path / "out/BraTS20_Training_002_seg.nii.gz")
+    assert header is not None
+    assert header["labels"] == {"0": "background", "1": "NCR", "2": "ED", "4": "ET"}
+    weights = file_sha256(tmp_path / "brats_unet_dropout/models/model.pt")
+    files = {name: file_sha256(path_of(studies, 2, name)) for name in ("flair", "t2")}
+    assert header["inputs"] == files
+    for told in (found, header):
+        assert told["weights"] == {"file": "model.pt", "sha256": weights}
+        assert told["modalities"] == {"used": ["flair", "t2"], "absent": ["t1ce", "t1"], "unusable": []}
+        assert (told["edition"], told["model"], told["version"]) == ("brats2020", "brats_unet_dropout", "0.1.0")
+        assert told["fingerprint"] == header["fingerprint"]
+    assert {name: file["sha256"] for name, file in found["inputs"].items()} == files
+    assert found["expected"]["dice"]["WT"]["mean"] == 0.81
+    assert (row["expected_dice"], row["label_values"]) == ("WT=0.81", "NCR=1 ED=2 ET=4")
+    assert row["weights_sha256"] == weights
+    assert row["synthetic"] == "no"  # copied out of the phantom cohort: nothing marks the folder
+    assert float(row["volume_ml_ED"]) == found["volumes"]["ED"]["ml"]
+    snap = (tmp_path / "out/labels_brats2020.label").read_text().splitlines()
+    assert [line.split()[0] for line in snap[1:]] == ["0", "1", "2", "4"]
+    assert '"ET"' in snap[-1]
+    slicer = (tmp_path / "out/labels_brats2020.ctbl").read_text().splitlines()
+    assert [line.split()[:2] for line in slicer[1:]] == [["0", "background"], ["1", "NCR"], ["2", "ED"], ["4", "ET"]]
+
+
+def test_expected_quality_of_other_weights_is_not_told(
+    predict: Callable[..., Result], studies: Path, tmp_path: Path
+) -> None:
+    beside = tmp_path / "brats_unet_dropout/models/reliability.json"
+    content = {"format": 1, "modalities": list(BRATS), "subsets": {}, "checkpoint": {"file": "x", "sha256": "0" * 64}}
+    beside.write_text(json.dumps(content))
+    result = predict(studies / "BraTS20_Training_003")
+    assert result.exit_code == 0
+    assert "expected Dice" not in result.output
+    beside.write_text("[" * 100_000)
+    assert predict(studies / "BraTS20_Training_002").exit_code == 0
+
+
+def test_whatever_goes_wrong_with_one_study_is_its_row(
+    predict: Callable[..., Result], studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing_load(self: LoadStudyd, data: dict[str, Any]) -> dict[str, Any]:
+        if data["case_id"].endswith("1"):
+            raise MemoryError("Unable to allocate 33.0 GiB")
+        return load(self, data)
+
+    def failing_save(self: SaveLabelMap, label_map: Any, provenance: Any = None) -> Path:
+        if label_map.meta["case_id"].endswith("2"):
+            raise OSError(28, "No space left on device")
+        return save(self, label_map, provenance)
+
+    def failing_network(self: ModalityUNet, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    load, save = LoadStudyd.__call__, SaveLabelMap.__call__
+    assert predict(studies / "BraTS20_Training_002").exit_code == 0
+    monkeypatch.setattr(LoadStudyd, "__call__", failing_load)
+    monkeypatch.setattr(SaveLabelMap, "__call__", failing_save)
+    result = predict(studies, "--overwrite")
+    assert result.exit_code == 1
+    rows = table(tmp_path)
+    assert [row["status"] for row in rows.values()] == ["failed", "failed", "ok"]
+    assert "BraTS20_Training_001: not enough memory" in rows["BraTS20_Training_001"]["message"]
+    assert "No space left" in rows["BraTS20_Training_002"]["message"]
+    assert not (tmp_path / "out/BraTS20_Training_002_seg.nii.gz").exists()  # its record says that there is none
+    monkeypatch.undo()
+    monkeypatch.setattr(ModalityUNet, "forward", failing_network)
+    assert predict(studies, "--overwrite").exit_code == 1
+    assert all("not enough memory" in row["message"] for row in table(tmp_path).values())
+    monkeypatch.undo()
+    assert predict(studies).exit_code == 0
+    assert [row["status"] for row in table(tmp_path).values()] == ["ok"] * 3
+
+
+def test_not_a_number_is_an_error_that_names_the_case(
+    predict: Callable[..., Result], studies: Path, tmp_path: Path
+) -> None:
+    change(path_of(studies, 2, "t2"), lambda d: np.where(d == d.max(), np.float32(3e38), d))
+    result = predict(studies)
+    assert result.exit_code == 1
+    assert {case[-1]: row["status"] for case, row in table(tmp_path).items()} == {"1": "ok", "2": "failed", "3": "ok"}
+    assert "BraTS20_Training_002" in result.output
+    weights = tmp_path / "brats_unet_dropout/models/model.pt"
+    state = torch.load(weights, weights_only=True)
+    torch.save({key: value * float("nan") for key, value in state.items()}, weights)
+    result = predict(studies)
+    assert result.exit_code == 1
+    assert "NaN or Inf" in result.output
+    assert "model.pt" in result.output
+
+
+def test_two_processes_write_one_folder(
+    make_bundle: Callable[..., Path], random_weights: Path, phantom_cohort: Path, tmp_path: Path
+) -> None:
+    bundle = make_bundle(weights=random_weights)
+    command = [sys.executable, "-m", "medmap_monai.cli.main", "predict", "", "--bundle", str(bundle)]
+    command += ["--overlay", "phantom", "--output", str(tmp_path / "out"), "--trust"]
+    running = []
+    for part in ((1, 2, 3), (3, 4, 5)):
+        folder = tmp_path / f"part{part[0]}"
+        for number in part:
+            shutil.copytree(
+                phantom_cohort / f"BraTS20_Training_{number:03d}", folder / f"BraTS20_Training_{number:03d}"
+            )
+        given = [*command[:4], str(folder), *command[5:]]
+        running.append(subprocess.Popen(given, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL))
+    assert [process.wait() for process in running] == [0, 0]
+    assert list(table(tmp_path)) == [f"BraTS20_Training_{number:03d}" for number in (1, 2, 3, 4, 5)]
+    assert {row["status"] for row in table(tmp_path).values()} == {"ok"}
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {

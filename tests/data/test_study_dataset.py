@@ -9,10 +9,9 @@ from medmap_monai.data.inference_records import inference_records
 from medmap_monai.data.study import StudyError
 from medmap_monai.data.study_dataset import StudyDataset, find_study_error
 from medmap_monai.modalities import BRATS
-from medmap_monai.utils.files import write_text
 
 
-def test_a_study_error_becomes_a_record_and_other_errors_are_raised() -> None:
+def test_whatever_goes_wrong_with_a_study_becomes_its_record() -> None:
     def transform(item: dict[str, object]) -> dict[str, object]:
         if item["case_id"] == "bad":
             try:
@@ -27,8 +26,19 @@ def test_a_study_error_becomes_a_record_and_other_errors_are_raised() -> None:
     assert dataset[0] == {"case_id": "good"}
     assert dataset[1] == {"case_id": "bad", "error": "case bad: bad.nii.gz: is empty"}
     assert dataset[2] == {"case_id": "x", "error": "told"}
-    with pytest.raises(KeyError):
-        StudyDataset([{"case_id": "bug"}], transform)[0]
+    assert StudyDataset([{"case_id": "bug"}], transform)[0] == {
+        "case_id": "bug",
+        "error": "case bug: KeyError: 'image'",
+    }
+
+
+def test_running_out_of_memory_says_what_to_do() -> None:
+    def transform(item: dict[str, object]) -> dict[str, object]:
+        raise MemoryError("Unable to allocate 33.0 GiB")
+
+    found = StudyDataset([{"case_id": "a"}], transform)[0]["error"]
+    assert found.startswith("case a: not enough memory")
+    assert "33.0 GiB" in found
 
 
 def test_find_study_error_looks_through_the_chain() -> None:
@@ -44,14 +54,10 @@ def test_records_of_a_folder(phantom_cohort: Path, tmp_path: Path) -> None:
     for number in (1, 2, 3):
         shutil.copytree(phantom_cohort / f"BraTS20_Training_{number:03d}", folder / f"BraTS20_Training_{number:03d}")
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "BraTS20_Training_001_seg.nii.gz").write_bytes(b"")
-    write_text(out / "predictions.csv", "case_id,status\nBraTS20_Training_001,ok\n")
     records = inference_records(folder, None, tuple(BRATS), out)
-    assert [r["case_id"] for r in records] == ["BraTS20_Training_002", "BraTS20_Training_003"]
-    assert records.skipped == ["BraTS20_Training_001"]
-    assert records.problem is None
-    assert len(inference_records(folder, None, tuple(BRATS), out, overwrite=True)) == 3
+    assert [r["case_id"] for r in records] == [f"BraTS20_Training_{number:03d}" for number in (1, 2, 3)]
+    assert (records.problem, records.overwrite) == (None, False)
+    assert inference_records(folder, None, tuple(BRATS), out, overwrite=True).overwrite
     strangers = inference_records(folder, None, ("lge",), out)
     assert all("none of the network's modalities" in r["error"] for r in strangers)
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from medmap_monai.report.display import interval, number, p_value, subset_label
-from medmap_monai.report.figure_style import cell_colour, class_colours, gain_colour
+from medmap_monai.report.figure_style import cell_colour, gain_colour
+from medmap_monai.utils.class_colours import class_colours
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_save_refuses_what_was_not_restored_or_has_no_value(tmp_path):
     with pytest.raises(ValueError, match="restore it"):
         SaveLabelMap(tmp_path)(label[:, 1:])
     with pytest.raises(ValueError, match=r"classes \[7\] have no label value in edition brats2020"):
-        disk_label_values(np.array([0, 7]), get_edition("brats2020"))
+        disk_label_values(np.array([0, 7]), get_edition("brats2020").disk_values, "brats2020")
     label.meta["case_id"] = "../elsewhere"
     with pytest.raises(ValueError, match="cannot be part of a file name"):
         SaveLabelMap(tmp_path)(label)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +19,7 @@ def test_overlays_and_overrides(make_bundle: Callable[..., Path]) -> None:
     assert small.parser["roi_size"] == [16, 16, 16]
     assert small.parser["edition"] == "brats2020"  # None leaves the configured value
     assert small.parser["network_def"]["channels"] == [8, 16, 32, 64]
-    assert small.parser["bundle_root"] == str(bundle)
+    assert small.parser.get_parsed_content("bundle_root") == str(bundle)
 
 
 def test_what_is_missing_is_named(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
@@ -40,3 +43,85 @@ def test_overrides_keep_their_types() -> None:
     }
     with pytest.raises(ValueError, match="not of the form key=value"):
         parse_overrides(["roi_size"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$__import__('os').mkdir('ran')",
+        "@roi_size",
+        "%roi_size",
+        "a#b",
+        "a::b",
+        "x/@device",
+        "=1",
+        "@#x",
+        "$@bundle_root",
+    ],
+)
+def test_arguments_are_data(
+    make_bundle: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundle = make_bundle()
+    given = {"data_name": text, "dataset_dir": text, "subsets": [text, "flair"], "edge_cases": {"hd95_empty": text}}
+    parser = open_workflow(bundle, "evaluate", ["phantom"], {**given, "inferer#mode": text}).parser
+    for key, value in given.items():
+        assert parser.get_parsed_content(key) == value
+    assert parser.get_parsed_content("inferer::mode") == text
+    assert str(parser.get_parsed_content("records").source) == text
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_bundle_may_lie_in_a_folder_of_any_name(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    for name in ("$a", "%b", "@c", "d#e", "f::g"):
+        bundle = shutil.copytree(make_bundle(), tmp_path / name)
+        parser = open_workflow(bundle, "inference", ["phantom"]).parser
+        assert parser.get_parsed_content("checkpoint") == f"{bundle}/models/model.pt"
+        shutil.rmtree(tmp_path / "brats_unet_dropout")
+
+
+def test_unknown_keys_are_errors_that_list_the_known(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    bundle = make_bundle()
+    for key, told in {
+        "sw_batchsize": "did you mean sw_batch_size",
+        "dataset_dir#x": "did you mean dataset_dir",
+        "network_def#channel": "network_def#channels",
+        "postprocessing#transforms#7": "postprocessing#transforms#1",
+    }.items():
+        with pytest.raises(ValueError, match=f"inference.json: unknown key.*{told}"):
+            open_workflow(bundle, "inference", (), {key: 4})
+    assert open_workflow(bundle, "inference", (), {"inferer#sigma_scale": 0.2}).parser["inferer"]["sigma_scale"] == 0.2
+    overlay = tmp_path / "mine.json"
+    overlay.write_text(json.dumps({"roi_sise": [8, 8, 8]}))
+    with pytest.raises(ValueError, match=r"mine\.json: unknown key 'roi_sise'; did you mean roi_size"):
+        open_workflow(bundle, "inference", [str(overlay)])
+    # keys of the bundle's other configurations, and helpers that the overlay itself refers to
+    overlay.write_text(json.dumps({"epochs": 3, "small": [8, 8, 8], "roi_size": "@small"}))
+    assert open_workflow(bundle, "inference", [str(overlay)]).parser.get_parsed_content("roi_size") == [8, 8, 8]
+    with pytest.raises(ValueError, match="put it into an overlay"):
+        open_workflow(bundle, "inference", (), {"inferer": {"_target_": "os.getcwd"}})
+
+
+def test_damaged_configurations_are_named(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    for text in ("[" * 100_000, "{", "[1]", "\xff"):
+        (tmp_path / "mine.json").write_bytes(text.encode("latin-1"))
+        with pytest.raises(ValueError, match=r"mine\.json is not a configuration"):
+            open_workflow(make_bundle(), "inference", [str(tmp_path / "mine.json")])
+        shutil.rmtree(tmp_path / "brats_unet_dropout")
+
+
+def test_a_bundle_that_is_not_trusted_gives_monais_warning_once(make_bundle: Callable[..., Path]) -> None:
+    bundle = make_bundle()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*runs code")
+        open_workflow(bundle, "inference", trust=True)
+    with pytest.warns(UserWarning, match="runs code .*GHSA-873f"):
+        open_workflow(bundle, "inference", trust=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*runs code")
+        open_workflow(bundle, "inference", trust=False)
+
+
+def test_values_that_are_no_yaml_are_text() -> None:
+    assert parse_overrides(["a=@x", "b=%y", "c=[1"]) == {"a": "@x", "b": "%y", "c": "[1"}

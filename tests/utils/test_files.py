@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from medmap_monai.utils.files import atomic_path, write_text
-from medmap_monai.utils.output import finished_cases, label_map_path, require_writable
+from medmap_monai.utils.files import atomic_path, remove_stale, temporary_prefix, write_text
+from medmap_monai.utils.output import require_writable
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -45,8 +48,25 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
         require_writable(tmp_path / "out")
 
 
-def test_a_case_is_finished_with_its_label_map_and_its_row(tmp_path: Path) -> None:
-    write_text(tmp_path / "predictions.csv", "case_id,status\na,ok\nb,ok\nc,failed\n")
-    for case in ("a", "c", "d"):
-        label_map_path(tmp_path, case).write_bytes(b"")
-    assert finished_cases(tmp_path) == {"a"}
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from medmap_monai.utils.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as temporary:\n    temporary.write_text('half')\n    os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "model.pt")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".tmp-")
+    folder = tmp_path / left.name.replace("model.pt", "bundle")  # of the same process
+    (folder / "deep").mkdir(parents=True)
+    elsewhere = tmp_path / ".tmp-00000000-1-x"  # of another machine, not old
+    elsewhere.write_text("")
+    with atomic_path(tmp_path / "mine.csv") as mine:
+        assert sorted(remove_stale(tmp_path)) == sorted([left, folder])
+        assert mine.exists()
+        os.utime(elsewhere, (0, 0))
+        assert remove_stale(tmp_path) == [elsewhere]
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.csv"]
+    (tmp_path / f"{temporary_prefix()}x").touch()
+    require_writable(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2

@@ -1,0 +1,29 @@
+"""Whether a file is still the one that was read: its hash, taken again only when the file may have changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medmap_monai.utils.files import file_sha256
+
+_STAT = ("size", "mtime_ns", "ctime_ns", "inode")
+
+
+def file_stamp(path: str | os.PathLike[str], known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """``{"sha256", "size", "mtime_ns", "ctime_ns", "inode"}`` of a file.
+
+    Args:
+        path: the file.
+        known: an earlier stamp of the same path. Where size, both times and inode are unchanged its hash is taken
+            over, as git does: the time of change (ctime) cannot be set back by copying or unpacking.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    found = os.stat(Path(path))
+    stat = {"size": found.st_size, "mtime_ns": found.st_mtime_ns, "ctime_ns": found.st_ctime_ns, "inode": found.st_ino}
+    same = known is not None and known.get("sha256") and all(known.get(name) == stat[name] for name in _STAT)
+    return {"sha256": str(known["sha256"]) if same and known is not None else file_sha256(path), **stat}
