@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -21,6 +22,8 @@ from medmap_monai.metrics.lesion_wise import lesion_scores
 from medmap_monai.metrics.region_scores import RegionScore, region_scores
 from medmap_monai.metrics.regions import Region
 from medmap_monai.modalities import Modalities
+from medmap_monai.transforms.resample import resample_to_grid
+from medmap_monai.transforms.restore import RestoreToOriginal
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +76,9 @@ class CaseScorer:
     ) -> tuple[list[SubsetScore], dict[str, NDArray[np.uint8]]]:
         """Scores of all subsets of the sample, and its label maps by subset name where ``keep_maps`` asks for them.
 
+        Where image and label lie on different grids (the bundle works at a fixed spacing or orientation), predictions
+        are brought to that of the label, as ``medmap predict`` does, and are scored there.
+
         Args:
             case_id: for messages.
             sample: ``image`` (M, ...), ``present_mask`` (M,) and ``label`` (1, ...).
@@ -110,15 +116,32 @@ class CaseScorer:
         image = torch.as_tensor(sample["image"]).as_subclass(Tensor).cpu().float().numpy()
         reference = torch.as_tensor(sample["label"])[0].as_subclass(Tensor).cpu().numpy()
         affine = np.asarray(getattr(sample["label"], "affine", np.eye(4)))
+        if not _same_grid(sample):
+            own = np.asarray(sample["image"].affine)
+            image = np.stack([resample_to_grid(channel, own, reference.shape, affine) for channel in image])
         return cut_case(case_id, self.modalities.names, image, reference, maps, affine, classes)
 
     def _sweep(
         self, sample: Mapping[str, Any], masks: Sequence[tuple[bool, ...]]
     ) -> Iterator[tuple[tuple[bool, ...], Tensor]]:
-        """(subset mask, class map on the CPU) for every mask."""
+        """(subset mask, class map on the CPU, on the grid of the label) for every mask."""
         image = torch.as_tensor(sample["image"]).as_subclass(Tensor)[None].to(self.device)
         present = torch.as_tensor(sample["present_mask"], dtype=torch.bool)[None].to(self.device)
         inferer = copy(self.inferer)
-        inferer.subsets, inferer.output = list(masks), "labels"
-        for mask, labels in inferer.sweep(image, self.network, present):
-            yield mask, labels[0, 0].as_subclass(Tensor).cpu()
+        same_grid = _same_grid(sample)
+        inferer.subsets, inferer.output = list(masks), "labels" if same_grid else "scores"
+        restore = RestoreToOriginal()
+        for mask, result in inferer.sweep(image, self.network, present):
+            found = result[0].as_subclass(Tensor).cpu()
+            if not same_grid:
+                found = restore(MetaTensor(found, meta=sample["image"].meta)).as_subclass(Tensor)
+            yield mask, found[0]
+
+
+def _same_grid(sample: Mapping[str, Any]) -> bool:
+    """Whether image and label share their voxels; samples without geometry do."""
+    image, label = sample["image"], sample["label"]
+    if not (isinstance(image, MetaTensor) and isinstance(label, MetaTensor)):
+        return True
+    apart = np.abs(np.asarray(image.affine) - np.asarray(label.affine)).max()
+    return image.shape[1:] == label.shape[1:] and bool(apart < 1e-3)

@@ -37,6 +37,7 @@ from medmap_monai.metrics.regions import Region, make_regions
 from medmap_monai.metrics.reliability import RELIABILITY_FILE, write_reliability
 from medmap_monai.metrics.summary import summarise
 from medmap_monai.modalities import Modalities
+from medmap_monai.transforms.pipelines import fixed_grid
 from medmap_monai.utils.files import file_sha256, write_text
 
 PROTOCOLS = ("clinical", "legacy")
@@ -229,6 +230,7 @@ class SubsetEvaluator:
             "network": type(self.network).__name__,
             "protocol": self.protocol,
             "inference": _describe_inferer(self.inferer),
+            **fixed_grid(self.preprocessing),
             "amp": self.amp,
             "modalities": list(self.modalities),
             "subsets": [self.modalities.subset_name(mask) for mask in self.subset_masks],

@@ -143,15 +143,21 @@ def eval_transforms(
     orientation: str | None = None,
     spacing: Sequence[float] | None = None,
     label: str = "optional",
+    label_grid: str = "image",
 ) -> Compose:
     """Study -> whole volume with what exists of it, and its label where there is one; MetaTensors.
 
     See :func:`train_transforms`; ``label`` as in ``LoadStudy``.
+
+    Args:
+        label_grid: ``image``: the label gets the orientation and spacing of the image, as validation during training
+            needs it. ``own``: it stays as it is on disk, for evaluation, which brings predictions there.
     """
+    keys = {"image": _IMAGE_AND_LABEL, "own": ("image",)}[look_up_option(label_grid, ("image", "own"))]
     legacy = look_up_option(protocol, PROTOCOLS) == "legacy"
     steps: list[Any] = [
         LoadStudyd(modalities, edition=edition, label=label, resample=resample),
-        *_grid(orientation, spacing),
+        *_grid(orientation, spacing, keys),
     ]
     if legacy:
         steps += [UnionCropd(_IMAGE_AND_LABEL, allow_missing_keys=True), UnionNormalized("image")]
@@ -188,13 +194,26 @@ def save_transforms(
     return Compose([RestoreToOriginald("pred"), SaveLabelMapd("pred", output_dir, edition)])
 
 
-def _grid(orientation: str | None, spacing: Sequence[float] | None) -> list[Any]:
+def fixed_grid(pipeline: Any) -> dict[str, Any]:
+    """The ``orientation`` and ``spacing`` that a pipeline brings studies to; empty where it keeps their grid."""
+    found: dict[str, Any] = {}
+    for transform in getattr(pipeline, "transforms", ()):
+        if isinstance(transform, Orientationd):
+            found["orientation"] = transform.ornt_transform.axcodes
+        elif isinstance(transform, Spacingd):
+            found["spacing"] = [float(size) for size in transform.spacing_transform.pixdim]
+    return found
+
+
+def _grid(
+    orientation: str | None, spacing: Sequence[float] | None, keys: Sequence[str] = _IMAGE_AND_LABEL
+) -> list[Any]:
     steps: list[Any] = []
     if orientation is not None:
-        steps.append(Orientationd(_IMAGE_AND_LABEL, axcodes=orientation, labels=None, allow_missing_keys=True))
+        steps.append(Orientationd(keys, axcodes=orientation, labels=None, allow_missing_keys=True))
     if spacing is not None:
-        mode = ("bilinear", "nearest")
-        steps.append(Spacingd(_IMAGE_AND_LABEL, pixdim=spacing, mode=mode, allow_missing_keys=True))
+        mode = ("bilinear", "nearest")[: len(keys)]
+        steps.append(Spacingd(keys, pixdim=spacing, mode=mode, allow_missing_keys=True))
     return steps
 
 

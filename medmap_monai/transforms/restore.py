@@ -25,7 +25,6 @@ from medmap_monai.utils.output import label_map_path
 
 #: JSON text beside a sample that belongs into the header of its label map
 PROVENANCE = "provenance"
-_OUTSIDE_LOGIT = 10.0  # beyond what the network saw there is background
 
 
 class RestoreToOriginal(Transform):
@@ -33,7 +32,7 @@ class RestoreToOriginal(Transform):
 
     Works from the affine that the prediction carries, not from recorded operations: whatever cropped, padded, flipped,
     reordered or resampled the image on the way in has left its trace there. Where the two grids share their voxels the
-    labels are copied exactly; otherwise (a changed voxel size) class scores are interpolated linearly before the
+    labels are copied exactly; otherwise (a changed voxel size) class probabilities are interpolated linearly before the
     class is chosen, and label maps by nearest neighbour. What the model space does not cover is background.
 
     Raises:
@@ -41,7 +40,7 @@ class RestoreToOriginal(Transform):
     """
 
     def __call__(self, prediction: MetaTensor) -> MetaTensor:
-        """Class scores (K, X, Y, Z) or class indices (1, X, Y, Z) -> class indices uint8 (1, X0, Y0, Z0)."""
+        """Logits or probabilities (K, X, Y, Z), or class indices (1, X, Y, Z) -> indices uint8 (1, X0, Y0, Z0)."""
         if not isinstance(prediction, MetaTensor) or "original_shape" not in prediction.meta:
             raise ValueError(
                 "the prediction has lost the geometry of its study: network and inferer must keep MetaTensors, "
@@ -61,7 +60,7 @@ class RestoreToOriginal(Transform):
             labels = scores[0].round().to(torch.uint8).numpy()
             restored = torch.from_numpy(resample_to_grid(labels, own_affine, shape, affine, "nearest"))
         else:
-            restored = _resample_scores(scores.float().numpy(), own_affine, shape, affine)
+            restored = _resample_probabilities(_probabilities(scores).numpy(), own_affine, shape, affine)
         return MetaTensor(restored[None], affine=torch.from_numpy(affine.copy()), meta=meta)
 
 
@@ -99,17 +98,24 @@ def _copy_voxels(classes: torch.Tensor, to_model: np.ndarray, shape: tuple[int, 
     return restored
 
 
-def _resample_scores(
-    scores: np.ndarray, affine: np.ndarray, shape: tuple[int, ...], target_affine: np.ndarray
+def _probabilities(scores: torch.Tensor) -> torch.Tensor:
+    """``scores`` (K, ...) as probabilities; those that are probabilities already (windows were blended so) stay."""
+    scores = scores.float()
+    are_probabilities = bool(((scores.sum(dim=0) - 1).abs() < 1e-3).all()) and bool((scores > -1e-3).all())
+    return scores if are_probabilities else scores.softmax(dim=0)
+
+
+def _resample_probabilities(
+    probabilities: np.ndarray, affine: np.ndarray, shape: tuple[int, ...], target_affine: np.ndarray
 ) -> torch.Tensor:
-    """Class of the highest linearly interpolated score, one class at a time to save memory."""
-    best = resample_to_grid(scores[0], affine, shape, target_affine, fill=_OUTSIDE_LOGIT)
+    """Class of the highest linearly interpolated probability, one class at a time to save memory."""
+    best = resample_to_grid(probabilities[0], affine, shape, target_affine, fill=1.0)  # outside is background
     classes = np.zeros(shape, dtype=np.uint8)
-    for index in range(1, len(scores)):
-        score = resample_to_grid(scores[index], affine, shape, target_affine)
-        higher = score > best
+    for index in range(1, len(probabilities)):
+        probability = resample_to_grid(probabilities[index], affine, shape, target_affine)
+        higher = probability > best
         classes[higher] = index
-        best = np.where(higher, score, best)
+        best = np.where(higher, probability, best)
     return torch.from_numpy(classes)
 
 
