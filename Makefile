@@ -1,4 +1,4 @@
-# make demo | demo-myops | test | lint: each creates the virtual environment and installs what it needs, once.
+# make demo | demo-myops | test | lint | docs: each creates the virtual environment and installs what it needs, once.
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
@@ -7,18 +7,20 @@ STAMP := $(VENV)/.medmap-installed
 TEST_THREADS ?= 1
 TEST_PROCESSES ?= 2
 
-.PHONY: help install demo demo-myops test lint format clean
+.PHONY: help install demo demo-myops test lint docs wheel format clean
 
 help:
 	@echo "make demo        phantom cohort -> train -> predict with two of four files -> evaluate -> report"
 	@echo "make demo-myops  the same on the heart: MyoPS2020, three sequences, slices"
 	@echo "make test        the whole test suite"
 	@echo "make lint        ruff and mypy"
+	@echo "make docs        the documentation as a site in build/site; a warning is an error"
+	@echo "make wheel       the package in dist/"
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,docs]"
 	touch $@
 
 install: $(STAMP)
@@ -37,9 +39,15 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+wheel: $(STAMP)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf demo demo-myops .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo demo-myops build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,9 +1,9 @@
-"""Tables and figures of a comparison: fills the marked blocks of ``docs/results/phantom.md`` from the finished runs.
+"""Tables and figures of a comparison: fills the marked blocks of ``docs/results/phantom*.md`` from the runs.
 
-    python pipelines/compare_methods_table.py --runs runs/compare --page docs/results/phantom.md
+    python pipelines/compare_methods_table.py --runs runs/compare
 
-What the runs measured is added to ``docs/results/phantom_records`` first, from which the page is filled; so a run that
-was made once, on whatever machine, stays in the tables. What stands between ``<!-- KIND: SUITE -->`` and
+What the runs measured is added to ``docs/results/phantom_records`` first, from which the pages are filled; so a run
+that was made once, on whatever machine, stays in the tables. What stands between ``<!-- KIND: SUITE -->`` and
 ``<!-- end -->`` is replaced; KIND is ``scores``, ``differences``, ``subsets``, ``gap`` or ``figure``. The words around
 the blocks are written by people. Runs that are not finished are left out, and the tables say of how many seeds they
 speak.
@@ -61,10 +61,11 @@ class Results:
         self.table = records.dice()
         self.measured_gap = records.gap
         self.regions = list(dict.fromkeys(self.table["region"]))
+        self.runs = dict(iter(self.table.groupby("variant")))
 
     def seeds(self, *variants: str) -> list[int]:
         """Seeds with which all of these variants are finished."""
-        found = [set(self.table.loc[self.table["variant"] == v, "seed"]) for v in variants]
+        found = [set(self.runs[v]["seed"]) if v in self.runs else set() for v in variants]
         return sorted(set.intersection(*found)) if found else []
 
     def inside(self, table: pd.DataFrame, group: dict[str, Any]) -> pd.DataFrame:
@@ -78,7 +79,7 @@ class Results:
 
     def means(self, variant: str, group: dict[str, Any], regions: Sequence[str]) -> list[float]:
         """Mean over cases, subsets and regions, one number per seed."""
-        table = self.inside(self.table[self.table["variant"] == variant], group)
+        table = self.inside(self.runs[variant], group)
         return table[table["region"].isin(regions)].groupby("seed")["dice"].mean().sort_index().tolist()
 
     def difference(self, first: str, second: str, group: dict[str, Any]) -> Difference:
@@ -86,7 +87,7 @@ class Results:
         seeds = self.seeds(first, second)
         per_case = {}
         for variant in (first, second):
-            table = self.table[(self.table["variant"] == variant) & self.table["seed"].isin(seeds)]
+            table = self.runs[variant][self.runs[variant]["seed"].isin(seeds)]
             per_case[variant] = self.inside(table, group).groupby(["seed", "case_id"])["dice"].mean().sort_index()
         gain = (per_case[second] - per_case[first]).unstack("seed")
         return Difference(gain.mean(axis=0).tolist(), bootstrap_interval(gain.mean(axis=1).to_numpy()))
@@ -242,22 +243,24 @@ def fill(page: Path, results: Results, only: Sequence[str] = ()) -> int:
 
 
 def main() -> None:
-    """Parse the arguments, add the finished runs to the records and fill the page from the records."""
+    """Parse the arguments, add the finished runs to the records and fill the pages from the records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="folder of the comparison")
     parser.add_argument("--plan", type=Path, default=PLAN, help="protocol and variants (JSON)")
-    parser.add_argument("--page", type=Path, default=RESULTS / "phantom.md")
+    pages = sorted(RESULTS.glob("phantom*.md"))
+    parser.add_argument("--page", type=Path, nargs="+", default=pages, help="pages to fill (default: docs/results)")
     parser.add_argument("--records", type=Path, default=RESULTS / "phantom_records", help="what earlier runs measured")
     parser.add_argument("--suites", nargs="*", default=[], help="fill the blocks of these suites only")
     arguments = parser.parse_args()
     records = read_records(arguments.records).updated(read_runs(arguments.runs))
     try:
         results = Results(records, json.loads(arguments.plan.read_text()))
-        number = fill(arguments.page, results, arguments.suites)
+        numbers = {page: fill(page, results, arguments.suites) for page in arguments.page}
     except ValueError as error:
         raise SystemExit(str(error)) from error
     write_records(records, arguments.records)
-    print(f"{number} blocks of {arguments.page} filled")
+    for page, number in numbers.items():
+        print(f"{number} blocks of {page} filled")
 
 
 if __name__ == "__main__":

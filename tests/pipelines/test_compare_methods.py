@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -219,6 +220,16 @@ def test_a_run_is_made_once_and_an_interrupted_comparison_goes_on(
     suite = {"variants": ["pdt"]}
     assert len(tables.gap(found, suite).splitlines()) == 4
     assert len(tables.gap(found, {**suite, "gap_levels": ["level1"]}).splitlines()) == 3
+
+
+@pytest.mark.parametrize("page", sorted(tables.RESULTS.glob("phantom*.md")), ids=lambda page: page.stem)
+def test_the_published_tables_are_those_of_the_records(page: Path) -> None:
+    found = tables.Results(read_records(tables.RESULTS / "phantom_records"), plan())
+    blocks = re.findall(r"<!-- (\w+): (\w+) -->\n(.*?)<!-- end -->", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks or page.stem == "phantom-medmap"  # words alone
+    for kind, suite, text in blocks:
+        if kind != "figure":
+            assert text == tables.TABLES[kind](found, found.plan["suites"][suite]), f"{kind}: {suite}"
 
 
 def test_no_aligned_run_rests_on_a_default_of_its_bundle() -> None:
