@@ -12,6 +12,7 @@ from monai.utils import look_up_option
 from torch import Tensor
 
 from medmap_monai.inferers.unwrap import network_facts, unwrap_network
+from medmap_monai.inferers.window_batch import AUTO, ON_CPU, check_window_batch, windows_that_fit
 from medmap_monai.inferers.windows import (
     background_like,
     foreground,
@@ -38,7 +39,8 @@ class ModalitySlidingWindowInferer(SlidingWindowInferer):
     Args:
         roi_size: window in voxels; an entry that is not positive takes the volume's size. Rounded up to the stride
             of the network; a smaller volume is padded.
-        sw_batch_size: windows per network call; on a CPU at least 2, as batches of one are slow there.
+        sw_batch_size: windows per network call; on a CPU at least 2, as batches of one are slow there. ``auto``: 2 on a
+            CPU; on a GPU what its free memory holds, measured with the first volume of each size.
         overlap: share of the window that neighbours share.
         mode: ``gaussian`` (clinical protocol) or ``constant`` (legacy).
         blend: what overlapping windows average: ``logits``, or ``probabilities`` (legacy; the output then holds
@@ -57,7 +59,7 @@ class ModalitySlidingWindowInferer(SlidingWindowInferer):
     def __init__(
         self,
         roi_size: Sequence[int] | int,
-        sw_batch_size: int = 2,
+        sw_batch_size: int | str = 2,
         overlap: Sequence[float] | float = 0.5,
         mode: str = "gaussian",
         blend: str = "logits",
@@ -66,7 +68,11 @@ class ModalitySlidingWindowInferer(SlidingWindowInferer):
     ) -> None:
         if kwargs.pop("with_coord", True) is not True:
             raise ValueError("ModalitySlidingWindowInferer needs the window coordinates: with_coord must be True")
-        super().__init__(roi_size, sw_batch_size, overlap, mode, with_coord=True, **kwargs)
+        check_window_batch(sw_batch_size)
+        self.automatic = sw_batch_size == AUTO
+        size = ON_CPU if isinstance(sw_batch_size, str) else sw_batch_size
+        super().__init__(roi_size, size, overlap, mode, with_coord=True, **kwargs)
+        self._fitting: dict[Any, int] = {}
         self.blend = look_up_option(blend, ("logits", "probabilities"))
         self.skip_background = skip_background
 
@@ -117,9 +123,24 @@ class ModalitySlidingWindowInferer(SlidingWindowInferer):
 
         runner = copy.copy(self)  # the window depends on the call; a shared inferer may be called from several threads
         runner.roi_size = window_size(self.roi_size, inputs.shape[2:], 1 if found is None else found.stride)
+        if self.automatic:
+            runner.sw_batch_size = self._windows_that_fit(inputs, runner.roi_size, called)
         if self.roi_weight_map is not None and tuple(self.roi_weight_map.shape) != runner.roi_size:
             runner.roi_weight_map = None
         return super(ModalitySlidingWindowInferer, runner).__call__(image, predict, *args, **kwargs)  # type: ignore
+
+    def _windows_that_fit(self, inputs: Tensor, window: tuple[int, ...], called: Callable[..., Any]) -> int:
+        device = torch.device(self.sw_device or inputs.device)
+        key = (device, window, inputs.shape[1], torch.is_autocast_enabled(device.type), id(called))
+        if key not in self._fitting:
+
+            def run(windows: int) -> Any:
+                empty = torch.zeros(windows, inputs.shape[1], *window, device=device)
+                with torch.no_grad():
+                    return called(empty, torch.ones(empty.shape[:2], dtype=torch.bool, device=device))
+
+            self._fitting[key] = windows_that_fit(device, run)
+        return self._fitting[key]
 
     @property
     def _probabilities(self) -> bool:

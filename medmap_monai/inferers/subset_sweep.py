@@ -14,6 +14,7 @@ from monai.utils import BlendMode, PytorchPadMode, look_up_option
 from torch import Tensor
 
 from medmap_monai.inferers.unwrap import find_network
+from medmap_monai.inferers.window_batch import check_window_batch, windows_that_fit
 from medmap_monai.inferers.windows import (
     BACKGROUND_LOGIT,
     feature_rows,
@@ -62,7 +63,7 @@ class SubsetSweepInferer(Inferer):
     def __init__(
         self,
         roi_size: Sequence[int] | int,
-        sw_batch_size: int = 2,
+        sw_batch_size: int | str = 2,
         overlap: Sequence[float] | float = 0.5,
         mode: str = "gaussian",
         blend: str = "logits",
@@ -77,8 +78,7 @@ class SubsetSweepInferer(Inferer):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        if sw_batch_size < 1:
-            raise ValueError(f"sw_batch_size must be at least 1, got {sw_batch_size}")
+        check_window_batch(sw_batch_size)
         self.roi_size = roi_size
         self.sw_batch_size = sw_batch_size
         self.overlap = overlap
@@ -192,6 +192,7 @@ class _Sweep:
         per_subset = 4 * self.classes * int(torch.tensor(self.slab_size).prod())
         per_subset += voxels if options.output == "labels" else 4 * self.classes * voxels
         self.subsets_at_once = max(1, int(options.memory_limit // (per_subset * image.shape[0])))
+        self.window_batch = 0  # until the first windows are done
 
     def __call__(self, masks: list[Mask]) -> list[Tensor]:
         """Predictions (B, 1 or K, ...) for ``masks``, in order."""
@@ -207,13 +208,28 @@ class _Sweep:
             self._finish(result, origin, start - origin)
             origin = start
             pairs = [(sample, place) for sample in range(batch) for place in places]
-            for i in range(0, len(pairs), self.options.sw_batch_size):
-                self._add(pairs[i : i + self.options.sw_batch_size], origin)
+            for i in range(0, len(pairs), self._windows()):
+                self._add(pairs[i : i + self._windows()], origin)
         self._finish(result, origin, self.padded_size[self.axis] - origin)
         del self.slab, self.total
         for axis, (offset, size) in enumerate(zip(self.offset, self.image_size, strict=True)):
             result = result.narrow(axis + 3, offset, size)
         return [result[:, i] for i in range(len(masks))]
+
+    def _windows(self) -> int:
+        """Windows of one call, measured once per volume and after its accumulators are there."""
+        if self.window_batch == 0 and not isinstance(self.options.sw_batch_size, str):
+            self.window_batch = self.options.sw_batch_size
+        if self.window_batch == 0:
+            everything = torch.ones(1, self.network.modalities, dtype=torch.bool, device=self.sw_device)
+
+            def run(windows: int) -> Tensor:
+                empty = torch.zeros(windows, self.network.modalities, *self.window, device=self.sw_device)
+                mask = everything.expand(windows, -1)
+                return self._scores(self.network.prepare(self.network.encode(empty, mask)), mask)
+
+            self.window_batch = windows_that_fit(self.sw_device, run)
+        return self.window_batch
 
     def _finish(self, result: Tensor, origin: int, planes: int) -> None:
         """Write the first ``planes`` planes of the slab, which no later window reaches, and move the slab on."""
@@ -266,7 +282,7 @@ class _Sweep:
         """
         if active.shape[0] == 1:
             subsets = torch.nonzero(active[0]).flatten()
-            for chunk in subsets.split(max(2, self.options.sw_batch_size)):
+            for chunk in subsets.split(max(2, self._windows())):
                 repeated = repeat_lone_row(features, chunk.numel())
                 yield [0] * chunk.numel(), chunk.tolist(), self._scores(repeated, self.masks[chunk])
             return

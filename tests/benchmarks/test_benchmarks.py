@@ -23,6 +23,8 @@ from medmap_monai.networks.unet import ModalityUNet
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 TESTED = [
+    "bench_gpu",
+    "bench_gpu_tables",
     "bench_growth",
     "bench_loading",
     "bench_networks",
@@ -120,6 +122,58 @@ def test_growth_tells_a_line_from_a_parabola(benchmark) -> None:
     parabola = fit(sizes, [float(n**2) for n in sizes])
     assert parabola["exponent"] == pytest.approx(2)
     assert parabola["residual"] > 0.5
+
+
+def test_gpu_runs_small_without_one(benchmark, monkeypatch, tmp_path, capsys) -> None:
+    module = benchmark("bench_gpu")
+    monkeypatch.setattr(module, "DEVICE", torch.device("cpu"))
+    files = f"--json {tmp_path / 'gpu.json'} --markdown {tmp_path / 'gpu.md'}"
+    small = "--size 16 --shape 20 20 16 --repeats 1"
+    run(module, f"--networks rfnet --rows 6 --seconds 120 {small} {files}", monkeypatch)
+    result = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    done = {row["kind"]: row for row in result["rows"] if "left_out" not in row}
+    assert list(done) == ["passion", "sweep", "prediction"]
+    assert not [row["error"] for row in result["rows"] if "error" in row]
+    assert done["passion"]["losses"][0] > done["passion"]["losses"][2] > 0  # it trains
+    assert done["passion"]["kernels"]["kernels"] > 1000
+    assert min(done["sweep"]["s"] + done["prediction"]["s"]) > 0
+    table = (tmp_path / "gpu.md").read_text(encoding="utf-8")
+    assert table in capsys.readouterr().out
+    assert "recorded on a GPU only" in table
+
+
+def test_gpu_leaves_out_what_does_not_fit_and_survives_failures(benchmark, monkeypatch, tmp_path) -> None:
+    module = benchmark("bench_gpu")
+    monkeypatch.setattr(module, "DEVICE", torch.device("cpu"))
+    monkeypatch.setattr(module, "measure_step", lambda *_: 1 / 0)
+    run(module, f"--networks unet --rows 2 --seconds 60 --json {tmp_path / 'gpu.json'}", monkeypatch)
+    rows = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["rows"]
+    assert [row.get("left_out", row.get("error")) for row in rows] == ["steps are recorded on a GPU only"] * 2
+    monkeypatch.setattr(module, "specs", lambda: [{"network": "unet", "kind": "baseline"}] * 2)
+    run(module, f"--seconds 60 --json {tmp_path / 'gpu.json'}", monkeypatch)
+    rows = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["rows"]
+    assert [row["error"] for row in rows] == ["ZeroDivisionError: division by zero"] * 2
+    run(module, f"--seconds 0 --json {tmp_path / 'gpu.json'}", monkeypatch)
+    rows = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["rows"]
+    assert [row["left_out"] for row in rows] == ["no time left"] * 2
+
+
+def test_gpu_tables_judge_by_the_published_numbers(benchmark) -> None:
+    step = {"network": "rfnet", "kind": "passion", "precision": "bfloat16", "recorded": True, "peak_gib": 2.0}
+    rows = [step | {"ms": [90.0, 94.0, 99.0]}, step | {"ms": [95.0]}, step | {"ms": [90.0], "rows": 2}]
+    sweep = {"network": "mmformer", "kind": "sweep", "windows": 16, "peak_gib": 2.0}
+    rows += [sweep | {"s": [1.77]}, sweep | {"s": [1.9]}, sweep | {"kind": "prediction", "s": [0.41]}]
+    machine = {"device": "X", "memory_gib": 80.0, "torch": "2", "cuda": "13"}
+    text = benchmark("bench_gpu_tables").markdown(
+        {"machine": machine, "unit_ms": [2.0], "size": 80, "shape": [240, 240, 155], "rows": rows}
+    )
+    met = "| rfnet, passion | bfloat16, recorded | 94.0 (90.0 to 99.0) | 47 | 2.0 | 471, 12.5 | 5.0x | met |"
+    assert met in text
+    assert "471, 12.5 | 5.0x | missed: 5x |" in text
+    assert "| rfnet, passion | bfloat16, recorded, batch 2 | 90.0 (90.0 to 90.0) | 45 | 2.0 | | |" in text
+    assert "| 1.77 | 885 | 2.0 | 17.7 | 10.0x | met |" in text
+    assert "| 9.3x | missed: 10x |" in text
+    assert "missed: 0.4 s" in text
 
 
 def test_torchrun_worker(benchmark, monkeypatch, tmp_path) -> None:
