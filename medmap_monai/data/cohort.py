@@ -17,9 +17,16 @@ from medmap_monai.data.study import Study, StudyError
 
 
 def scan_cohort(source: str | os.PathLike[str], edition: str | Edition | None = None) -> StudyScan:
-    """The studies of a folder or of a manifest (``.csv``, ``.json``), beside the errors of the unusable ones."""
+    """The studies of a folder or of a manifest (``.csv``, ``.json``), beside the errors of the unusable ones.
+
+    Raises:
+        FileNotFoundError: ``source`` does not exist (``NotADirectoryError``: it is a file of another kind; the message
+            says what to do with it).
+        ValueError: as :func:`~medmap_monai.data.studies.scan_studies` and
+            :func:`~medmap_monai.data.manifest.scan_manifest`.
+    """
     path = Path(source)
-    is_manifest = path.is_file() or (path.suffix in (".csv", ".json") and not path.is_dir())
+    is_manifest = path.suffix.lower() in (".csv", ".json") and not path.is_dir()
     return scan_manifest(path, edition) if is_manifest else scan_studies(path, edition)
 
 

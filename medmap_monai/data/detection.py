@@ -1,14 +1,22 @@
-"""Which edition a folder holds, by the case ids it uses."""
+"""Which edition a folder holds, by the case ids it uses and by the values in its labels."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from medmap_monai.data.editions import EDITIONS, Edition
 from medmap_monai.data.file_names import FileNames, existing_folder, expected_names, listing, walk_nifti
+from medmap_monai.data.foreign_files import foreign_hint
+from medmap_monai.data.nifti_file import NiftiError, read_nifti
+from medmap_monai.data.reading import NameReader
+
+_LABELS_LOOKED_AT = 8
 
 
 def detect_edition(folder: str | os.PathLike[str]) -> Edition:
@@ -35,6 +43,10 @@ def detect_edition_of(root: Path, files: list[Path], folders: list[Path]) -> Edi
                 by_image[edition.name].add(image[0])
             elif label:
                 by_name[edition.name].add(label)
+            elif edition.image_folder is None and re.match(edition.case, path.name):
+                spelt = NameReader(edition, root)(path)  # its own case id with a modality as others spell it
+                if spelt.certain and spelt.modalities and re.fullmatch(edition.case, spelt.case, re.IGNORECASE):
+                    by_name[edition.name].add(spelt.case)
         names = (folder.name for folder in folders)
         if edition.image_folder is None:
             by_name[edition.name].update(name for name in names if re.fullmatch(edition.case, name))
@@ -45,15 +57,38 @@ def detect_edition_of(root: Path, files: list[Path], folders: list[Path]) -> Edi
     if found:
         return EDITIONS[next(iter(found))]
     generic = EDITIONS["generic"]
-    if any(FileNames(generic, strict=False).image(path) for path in files):
+    read = NameReader(generic, root)
+    if any(read(path).modalities for path in files):
         return generic
     raise ValueError(nothing_found(root, files, None))
 
 
+def edition_of_labels(edition: Edition, labels: Sequence[Path]) -> tuple[Edition, str]:
+    """The edition that studies without an edition's case ids have by the values in their labels, and a note on it.
+
+    Brain tumour labels hold 1, 2, 4 (BraTS up to 2021) or 1, 2, 3 (since 2023); both share the meaning of 1 and 2.
+    A few labels are looked at, until one of them holds a 3 or a 4. Any other edition stays what it is.
+    """
+    if edition is not EDITIONS["generic"]:
+        return edition, ""
+    for path in sorted(labels)[:_LABELS_LOOKED_AT]:
+        try:
+            values = set(np.unique(read_nifti(path).data).tolist())
+        except NiftiError:
+            continue  # told when the study is loaded
+        if values & {3, 4} == {4}:
+            return EDITIONS["brats2020"], f"read with the label values of brats2020, since {path.name} holds a 4"
+        if 3 in values:
+            break
+    return edition, ""
+
+
 def nothing_found(root: Path, files: list[Path], edition: Edition | None) -> str:
     """The message for a folder without any study."""
+    hint = foreign_hint(root) if not files else ""
     names = [str(path.relative_to(root)) for path in files]
     found = f"{len(files)} NIfTI file(s): {listing(names)}" if files else "no .nii or .nii.gz file"
+    found += f"; {hint}" if hint else ""
     if edition is not None:
         return f"no study of edition {edition} in {root}; expected {expected_names(edition)}; found {found}"
     known = ", ".join(EDITIONS)

@@ -7,14 +7,15 @@ import re
 from pathlib import Path
 
 from medmap_monai.data.editions import NIFTI_ENDINGS, Edition
+from medmap_monai.data.foreign_files import what_file_is
 
 _SHOWN = 5  # file names quoted in a message
 
 
 def nifti_stem(path: Path) -> str | None:
-    """The file's name without ``.nii`` or ``.nii.gz``; None for any other file."""
+    """The file's name without ``.nii`` or ``.nii.gz`` in any case; None for any other file."""
     for ending in NIFTI_ENDINGS:
-        if path.name.endswith(ending):
+        if path.name.lower().endswith(ending):
             return path.name[: -len(ending)]
     return None
 
@@ -25,7 +26,7 @@ def existing_folder(folder: str | os.PathLike[str]) -> Path:
     if not root.exists():
         raise FileNotFoundError(f"folder {root} does not exist")
     if not root.is_dir():
-        raise NotADirectoryError(f"{root} is a file, a folder of studies is needed")
+        raise NotADirectoryError(f"{root} is {what_file_is(root)}")
     return root
 
 
@@ -60,8 +61,10 @@ class FileNames:
     def __init__(self, edition: Edition, strict: bool) -> None:
         case = edition.case if strict else edition.any_case
         self._edition = edition
-        self._images = {m: re.compile(rf"(?P<case>{case}){suffix}") for m, suffix in edition.suffixes.items()}
-        self._labels = [re.compile(rf"(?P<case>{case}){suffix}") for suffix in edition.label_suffixes]
+        self._images = {
+            m: re.compile(rf"(?P<case>{case}){suffix}", re.IGNORECASE) for m, suffix in edition.suffixes.items()
+        }
+        self._labels = [re.compile(rf"(?P<case>{case}){suffix}", re.IGNORECASE) for suffix in edition.label_suffixes]
 
     def image(self, path: Path) -> tuple[str, tuple[str, ...]] | None:
         """Case id and the modalities the file holds (several for a 4-D file)."""

@@ -5,30 +5,37 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from medmap_monai.data.detection import detect_edition_of, nothing_found
+from medmap_monai.data.case_groups import CaseFiles, group_cases
+from medmap_monai.data.detection import detect_edition_of, edition_of_labels, nothing_found
 from medmap_monai.data.editions import EDITIONS, Edition, get_edition
-from medmap_monai.data.file_names import FileNames, existing_folder, expected_names, listing, nifti_stem, walk_nifti
+from medmap_monai.data.file_names import existing_folder, expected_names, listing, nifti_stem, walk_nifti
+from medmap_monai.data.reading import FileReading, NameReader, NameReading
 from medmap_monai.data.study import ImageSource, Study, StudyError
+
+LABEL = "label"
 
 
 @dataclass(frozen=True)
 class StudyScan:
-    """What a folder holds: the usable studies, what is wrong with the others, and the edition they were read as."""
+    """What a folder holds: the usable studies, what is wrong with the others, and the edition they were read as.
+
+    ``files`` accounts for every NIfTI file; ``notes`` say what else was noticed.
+    """
 
     studies: list[Study]
     errors: list[StudyError]
     edition: Edition
+    files: Sequence[FileReading] = ()
+    notes: Sequence[str] = ()
 
-
-@dataclass
-class _Case:
-    images: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
-    labels: list[Path] = field(default_factory=list)
-    others: list[Path] = field(default_factory=list)  # NIfTI files whose names say nothing
+    @property
+    def unused(self) -> list[FileReading]:
+        """The NIfTI files that are part of no study."""
+        return [file for file in self.files if not file.used]
 
 
 def find_studies(folder: str | os.PathLike[str], edition: str | Edition | None = None) -> list[Study]:
@@ -66,62 +73,90 @@ def combine_errors(errors: list[StudyError]) -> StudyError:
 def scan_studies(folder: str | os.PathLike[str], edition: str | Edition | None = None) -> StudyScan:
     """As :func:`find_studies`, but one bad case does not lose the others: its error stands beside the good studies.
 
+    Every NIfTI file is accounted for in ``files``. Without ``edition``, studies that follow no edition's case ids are
+    read with the label values that their labels hold.
+
     Raises:
         FileNotFoundError, NotADirectoryError, ValueError: as :func:`find_studies`.
     """
     root = existing_folder(folder)
     files, folders = walk_nifti(root)
     chosen = detect_edition_of(root, files, folders) if edition is None else get_edition(edition)
-    cases, unmatched = _group(chosen, root, files)
-    _claim_odd_labels(chosen, cases, unmatched)
+    read = NameReader(chosen, root)
+    readings = {path: read(path) for path in files}
+    images = [reading for reading in readings.values() if reading.modalities]
+    cases = group_cases(images, root, several=chosen.channels is not None)
+    _add_labels(cases, readings, chosen)
+    unmatched = [r.path for r in readings.values() if not r.modalities and not r.label and not _in_results(r)]
     for name, others in _folders_without_images(chosen, folders, cases, unmatched):
-        cases.setdefault(name, _Case()).others.extend(others)
+        cases.setdefault(name, CaseFiles(name)).others.extend(others)
     if not cases:
         raise ValueError(nothing_found(root, files, chosen))
+    notes: list[str] = []
+    if edition is None:
+        chosen, note = edition_of_labels(chosen, [path for case in cases.values() for path in case.labels])
+        notes += [note] if note else []
     studies, errors = [], []
     for case_id in sorted(cases):
         try:
             studies.append(_study(case_id, cases[case_id], chosen))
         except StudyError as error:
             errors.append(error)
-    return StudyScan(studies, errors, chosen)
+    return StudyScan(studies, errors, chosen, _account(readings, cases), notes)
 
 
-def _group(edition: Edition, root: Path, files: list[Path]) -> tuple[dict[str, _Case], list[Path]]:
-    """Files by case id, and the files that are neither image nor label of the edition."""
-    matcher = FileNames(edition, strict=False)
-    cases: dict[str, _Case] = {}
-    unmatched: list[Path] = []
-    for path in files:
-        if set(path.relative_to(root).parts[:-1]) & set(edition.skip_folders):
+def _in_results(reading: NameReading) -> bool:
+    return reading.reason.endswith("is a folder of results")
+
+
+def _add_labels(cases: dict[str, CaseFiles], readings: dict[Path, NameReading], edition: Edition) -> None:
+    """Labels by their case id; one that carries another name belongs to the one case of its folder."""
+    owners: dict[Path, list[CaseFiles]] = defaultdict(list)
+    for case in cases.values():
+        for folder in case.folders:
+            owners[folder].append(case)
+    by_id = {case_id.lower(): case for case_id, case in cases.items()}
+    for reading in readings.values():
+        odd = not reading.modalities and not _in_results(reading) and _is_odd_label(reading.path, edition)
+        if not reading.label and not odd:
             continue
-        image = matcher.image(path)
-        label = None if image else matcher.label(path)
-        if image:
-            for modality in image[1]:
-                cases.setdefault(image[0], _Case()).images[modality].append(path)
-        elif label:
-            cases.setdefault(label, _Case()).labels.append(path)
-        else:
-            unmatched.append(path)
-    return cases, unmatched
+        here = owners[reading.path.parent]
+        if reading.label and reading.case.lower() in by_id:
+            by_id[reading.case.lower()].labels.append(reading.path)
+        elif len(here) == 1:
+            here[0].labels.append(reading.path)
+        elif reading.label and reading.certain:  # a case of which only the label exists
+            cases.setdefault(reading.case, CaseFiles(reading.case)).labels.append(reading.path)
 
 
-def _claim_odd_labels(edition: Edition, cases: dict[str, _Case], unmatched: list[Path]) -> None:
-    """Give label files that do not start with the case id to the one case of their folder."""
-    owners: dict[Path, set[str]] = defaultdict(set)
+def _is_odd_label(path: Path, edition: Edition) -> bool:
+    return any(re.fullmatch(pattern, nifti_stem(path) or "") for pattern in edition.odd_labels)
+
+
+def _account(readings: dict[Path, NameReading], cases: dict[str, CaseFiles]) -> list[FileReading]:
+    """What became of every file."""
+    roles: dict[Path, tuple[str, list[str]]] = {}
     for case_id, case in cases.items():
-        for path in (path for paths in case.images.values() for path in paths):
-            owners[path.parent].add(case_id)
-    for path in list(unmatched):
-        odd = any(re.fullmatch(pattern, nifti_stem(path) or "") for pattern in edition.odd_labels)
-        if odd and len(owners[path.parent]) == 1:
-            cases[next(iter(owners[path.parent]))].labels.append(path)
-            unmatched.remove(path)
+        for role, paths in [*case.images.items(), (LABEL, case.labels)]:
+            for path in paths:
+                roles.setdefault(path, (case_id, []))[1].append(role)
+    accounted = []
+    for path, reading in readings.items():
+        if path in roles:
+            case_id, names = roles[path]
+            accounted.append(FileReading(path, case_id, "+".join(names)))
+            continue
+        reason = reading.reason
+        if not reason and reading.label:
+            reason = f"it is named like the label of {reading.case or 'a case'}, of which there is no image"
+        elif not reason:
+            reason = f"it can be read as {' or '.join(reading.modalities)}"
+        accounted.append(FileReading(path, reading.case, "", reason))
+    return accounted
 
 
 def _folders_without_images(
-    edition: Edition, folders: list[Path], cases: dict[str, _Case], unmatched: list[Path]
+    edition: Edition, folders: list[Path], cases: dict[str, CaseFiles], unmatched: list[Path]
 ) -> Iterator[tuple[str, list[Path]]]:
     """Folders that look like a case's own but hold no modality, so that such a study is reported and not overlooked.
 
@@ -129,7 +164,7 @@ def _folders_without_images(
     folder up to digits (``patient_07`` beside ``patient_01``), or when it stands beside case folders and holds NIfTI
     files. Results written into the cohort (files named after a known case) are no study.
     """
-    with_images = {path.parent for case in cases.values() for paths in case.images.values() for path in paths}
+    with_images = {folder for case in cases.values() for folder in case.folders}
     above_images = with_images | {above for folder in with_images for above in folder.parents}
     own = {folder for folder in with_images if folder.name in cases}
     shapes = {(folder.parent, _shape(folder.name)) for folder in own}
@@ -148,8 +183,10 @@ def _shape(name: str) -> str:
     return re.sub(r"\d+", "0", name)
 
 
-def _study(case_id: str, case: _Case, edition: Edition) -> Study:
-    for what, paths in [*case.images.items(), ("label", case.labels)]:
+def _study(case_id: str, case: CaseFiles, edition: Edition) -> Study:
+    if case.faults:
+        raise StudyError(case_id, "; ".join(case.faults), min(case.folders) if len(case.folders) == 1 else None)
+    for what, paths in [*case.images.items(), (LABEL, case.labels)]:
         if len(paths) > 1:
             both = " and ".join(str(path) for path in paths)
             raise StudyError(case_id, f"{len(paths)} files for {what}, only one is allowed: {both}")
