@@ -3,7 +3,8 @@
 Cases are phantoms in the geometry of BraTS (240 x 240 x 155 voxels, four modalities, NIfTI), loaded, normalised,
 cropped and augmented by the transforms of the training bundles. Both sides are CPU seconds of one process, so the
 ratio is what one loading process per training process delivers. "decoded" reads every file every time
-(``cache_rate`` 0), "cached" keeps what comes before the first random transform (``cache_rate`` 1).
+(``cache_rate`` 0, no store), "stored" reads crops of what the first epoch wrote (``store_dir``), "cached" keeps what
+comes before the first random transform in memory (``cache_rate`` 1).
 
     OMP_NUM_THREADS=1 python benchmarks/bench_loading.py --networks rfnet mmformer unet
 """
@@ -21,21 +22,26 @@ import torch
 from bench_passion import NETWORKS, build_method, build_network, conv_unit, cpu_seconds, training_step
 from monai.data import DataLoader
 
+from medmap_monai.data.case_store import CaseStore
 from medmap_monai.data.cohort import cohort_records
 from medmap_monai.data.phantom import write_cohort
 from medmap_monai.data.seeded_dataset import SeededCacheDataset
 from medmap_monai.modalities import BRATS
 from medmap_monai.transforms.pipelines import train_transforms
 
+WAYS = ("decoded", "stored", "cached")
 TARGET = 5.0  # the loader alone delivers at least that many times the training rate
 
 
-def loading_seconds(folder: Path, size: int, cache_rate: float, samples: int) -> list[float]:
+def loading_seconds(folder: Path, size: int, way: str, samples: int) -> list[float]:
     """CPU seconds of each of ``samples`` samples, after one epoch that is not counted."""
     data = cohort_records(folder)
+    cache_rate = float(way == "cached")
+    transform = train_transforms(tuple(BRATS), mode="idt", roi_size=[size] * 3, augment="published")
     dataset = SeededCacheDataset(
         data=data,
-        transform=train_transforms(tuple(BRATS), mode="idt", roi_size=[size] * 3, augment="published"),
+        transform=transform,
+        store=CaseStore(folder.parent / "store" if way == "stored" else None, transform),
         seed=0,
         cache_rate=cache_rate,
         copy_cache=False,
@@ -81,8 +87,8 @@ def main() -> None:
     print(f"{torch.get_num_threads()} thread(s), cases {args.shape}, patches {args.size}^3; conv units per sample\n")
     with tempfile.TemporaryDirectory() as folder:
         cohort = write_cohort(Path(folder) / "phantom", cases=args.cases, shape=args.shape)
-        for name, cache_rate in (("decoded", 0.0), ("cached", 1.0)):
-            seconds = loading_seconds(cohort, args.size, cache_rate, args.samples)
+        for name in WAYS:
+            seconds = loading_seconds(cohort, args.size, name, args.samples)
             results["loading"][name] = seconds
             print(f"loading, {name}: {describe(seconds, per_second)}", flush=True)
     for network in args.networks:

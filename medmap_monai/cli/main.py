@@ -12,6 +12,7 @@ from medmap_monai.cli.import_weights import import_weights
 from medmap_monai.cli.info import info
 from medmap_monai.cli.phantom import phantom
 from medmap_monai.cli.predict import predict
+from medmap_monai.cli.preprocess import preprocess
 from medmap_monai.cli.report import report
 from medmap_monai.cli.split import split
 
@@ -37,7 +38,7 @@ def _root(
     """Segment medical images when some modalities are missing."""
 
 
-for _command in (phantom, split, predict, evaluate, report, features, import_weights, info):
+for _command in (phantom, split, preprocess, predict, evaluate, report, features, import_weights, info):
     app.command()(_command)
 app.add_typer(bundle_app, name="bundle")
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import CacheDataset
+from monai.transforms import RandomizableTrait, Transform
 
+from medmap_monai.data.case_store import CaseStore
 from medmap_monai.data.study import StudyError
 from medmap_monai.data.study_dataset import find_study_error
 
@@ -49,6 +51,8 @@ class SeededCacheDataset(CacheDataset):
         lazy: fill the cache when an item is first used, instead of now.
         copy_cache: copy a cached item before its random transforms. False saves the copy of a whole volume, and is
             right where no transform writes in place (the pipelines of this package do not).
+        store: keeps what comes before the first random transform on disk, for the items that are not in memory; None
+            computes it every time.
         num_workers: threads that fill the cache.
         progress: show a bar while filling.
 
@@ -65,12 +69,14 @@ class SeededCacheDataset(CacheDataset):
         cache_rate: float = 1.0,
         lazy: bool = False,
         copy_cache: bool = True,
+        store: CaseStore | None = None,
         num_workers: int | None = 1,
         progress: bool = False,
     ) -> None:
         if seed < 0:
             raise ValueError(f"seed must not be negative, got {seed}")
         self.seed = int(seed)
+        self.store = store if store else None
         # in shared memory, so that workers that live longer than an epoch see the new one
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         super().__init__(
@@ -94,6 +100,21 @@ class SeededCacheDataset(CacheDataset):
             raise ValueError(f"epoch must not be negative, got {epoch}")
         self._epoch.fill_(int(epoch))
 
+    def stored(self, index: int) -> dict[str, Any]:
+        """Item ``index`` before its first random transform, from the store, which gets it where it is not there."""
+        assert self.store is not None
+        return self.store.get(self.data[index], lambda: self._deterministic(index))
+
+    def _deterministic(self, index: int) -> Any:
+        return self.transform(dict(self.data[index]), end=self._first_random())
+
+    def _first_random(self) -> int:
+        """Position of the first random transform, by MONAI's rule; all transforms where none is."""
+        first = self.transform.get_index_of_first(
+            lambda t: isinstance(t, RandomizableTrait) or not isinstance(t, Transform)
+        )
+        return len(self.transform.transforms) if first is None else int(first)
+
     def _fill_cache(self, indices: Sequence[int] | None = None) -> list[Any]:
         items = super()._fill_cache(indices)
         errors = [item for item in items if isinstance(item, StudyError)]
@@ -103,7 +124,12 @@ class SeededCacheDataset(CacheDataset):
 
     def _load_cache_item(self, idx: int) -> Any:
         try:
-            return super()._load_cache_item(idx)
+            if self.store is None:
+                return super()._load_cache_item(idx)
+            stored = self.stored(idx)
+            if idx >= self.cache_num:
+                return stored
+            return {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in stored.items()}  # into memory
         except Exception as error:
             cause = find_study_error(error)
             if cause is None:
@@ -116,7 +142,9 @@ class SeededCacheDataset(CacheDataset):
         index = int(index) % len(self)
         self.transform.set_random_state(seed=item_seed(self.seed, self.epoch, index))
         try:
-            return super()._transform(index)
+            if self.store is None or index < self.cache_num:
+                return super()._transform(index)
+            return self.transform(self.stored(index), start=self._first_random())
         except Exception as error:
             cause = find_study_error(error)
             if cause is None or cause is error:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from monai.transforms import RandomizableTrait, ResizeWithPadOrCropd, Transform
 
+from medmap_monai.data.case_store import CaseStore
 from medmap_monai.data.seeded_dataset import CohortError, SeededCacheDataset, item_seed
 from medmap_monai.data.study import StudyError
 
@@ -32,6 +33,7 @@ class SliceDataset(SeededCacheDataset):
             more to count them.
         spatial_size: centre crop or zero-pad every slice to this in-plane size, before anything random; None keeps it.
         labelled_only: leave out slices whose label is background only.
+        store: keeps preprocessed studies on disk, see :class:`SeededCacheDataset`.
         num_workers: threads that fill the cache.
         progress: show a bar while filling.
 
@@ -48,6 +50,7 @@ class SliceDataset(SeededCacheDataset):
         cache_rate: float = 1.0,
         spatial_size: Sequence[int] | None = None,
         labelled_only: bool = False,
+        store: CaseStore | None = None,
         num_workers: int | None = 1,
         progress: bool = False,
     ) -> None:
@@ -56,7 +59,7 @@ class SliceDataset(SeededCacheDataset):
         if spatial_size is not None:
             self.fit = ResizeWithPadOrCropd(("image", "label"), (*spatial_size, -1), allow_missing_keys=True)
         self.places: list[tuple[int, int]] = []  # study and slice of every item
-        super().__init__(data, transform, seed, cache_rate, num_workers=num_workers, progress=progress)
+        super().__init__(data, transform, seed, cache_rate, store=store, num_workers=num_workers, progress=progress)
 
     def set_data(self, data: Sequence[Any]) -> None:
         """Load the studies and count their slices."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +24,7 @@ from monai.transforms import (
 )
 from monai.utils import ensure_tuple_rep, look_up_option
 
+from medmap_monai.data.case_store import SETTINGS
 from medmap_monai.data.editions import Edition
 from medmap_monai.transforms.imbalanced_dropout import ImbalancedModalityDropoutd
 from medmap_monai.transforms.intensity_jitter import RandIntensityJitterd
@@ -30,6 +34,7 @@ from medmap_monai.transforms.plane_rotation import RandPlaneRotationd
 from medmap_monai.transforms.restore import RestoreToOriginald, SaveLabelMapd
 from medmap_monai.transforms.union_crop import UnionCropd
 from medmap_monai.transforms.union_normalize import UnionNormalized
+from medmap_monai.utils.files import file_sha256
 
 PROTOCOLS = ("clinical", "legacy")
 MODES = ("pdt", "idt", "idt_drop")
@@ -42,6 +47,39 @@ def not_zero(image: torch.Tensor) -> torch.Tensor:
     return image != 0
 
 
+def _says_settings(random: Sequence[str]) -> Callable[[Callable[..., Compose]], Callable[..., Compose]]:
+    """Let the pipelines that a function builds carry its arguments, those named ``random`` apart, by which
+    :class:`~medmap_monai.data.case_store.CaseStore` tells what their deterministic part was built from."""
+
+    def decorate(build: Callable[..., Compose]) -> Callable[..., Compose]:
+        signature = inspect.signature(build)
+
+        @wraps(build)
+        def build_and_say(*args: Any, **kwargs: Any) -> Compose:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            pipeline = build(*args, **kwargs)
+            settings = {name: _plain(value) for name, value in bound.arguments.items() if name not in random}
+            setattr(pipeline, SETTINGS, {"pipeline": build.__name__, **settings})
+            return pipeline
+
+        return build_and_say
+
+    return decorate
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON; of a file its content counts, not its name."""
+    if isinstance(value, (str, os.PathLike)) and Path(value).is_file():
+        return {"sha256": file_sha256(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_plain(entry) for entry in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
+
+
+@_says_settings(random=("augment", "dropout_rates", "dropout_prob"))
 def train_transforms(
     modalities: Sequence[str],
     edition: str | Edition | None = None,
@@ -126,6 +164,7 @@ def train_transforms(
     steps.append(_typed(track_meta=False))
     if max(crop) > 0:
         steps.append(RandSpatialCropd(_IMAGE_AND_LABEL, roi_size=crop, random_size=False))
+        steps.append(_typed(track_meta=False))  # a store may keep half precision
     if spatial_dims == 2:
         steps.append(SqueezeDimd(_IMAGE_AND_LABEL, dim=-1))
     steps += _augmentation(augment, legacy, spatial_dims)

@@ -97,7 +97,11 @@ def test_loading(benchmark, monkeypatch, tmp_path, capsys) -> None:
     arguments = f"--networks unet --shape 24 24 24 --size 16 --cases 2 --samples 3 --json {tmp_path / 'out.json'}"
     run(benchmark("bench_loading"), arguments, monkeypatch)
     result = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    assert {name: len(seconds) for name, seconds in result["loading"].items()} == {"decoded": 3, "cached": 3}
+    assert {name: len(seconds) for name, seconds in result["loading"].items()} == {
+        "decoded": 3,
+        "stored": 3,
+        "cached": 3,
+    }
     ratio = statistics.median(result["steps"]["unet baseline"]) / statistics.median(result["loading"]["cached"])
     assert f"cached: {ratio:.1f} times the training rate" in capsys.readouterr().out
 
