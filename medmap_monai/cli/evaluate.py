@@ -29,6 +29,7 @@ def evaluate(
     data_name: str | None = typer.Option(None, help="What the data are, for the headings of the report."),
     device: str | None = typer.Option(None, help="cpu, cuda, cuda:1 (default: cuda where there is one)."),
     resample: bool = typer.Option(False, help="Bring modalities with different grids to the reference grid."),
+    strict: bool = typer.Option(False, "--strict", help="A NIfTI file that is not used is an error."),
     trust: bool = typer.Option(False, "--trust", help="Do not warn that a bundle is code."),
     override: list[str] = typer.Option(
         [], "--set", "--config-override", help="Any configuration value, as key=value. Repeatable."
@@ -44,6 +45,7 @@ def evaluate(
     import logging
 
     from medmap_monai.cli.errors import fail
+    from medmap_monai.cli.reading import tell_unused
     from medmap_monai.engines.results_store import METRICS_FILE, SUMMARY_FILE, StaleResultsError
     from medmap_monai.engines.run_bundle import run_evaluation
     from medmap_monai.engines.subset_evaluator import EvaluationIncompleteError
@@ -59,6 +61,8 @@ def evaluate(
         "keep_maps": keep_maps,
         "data_name": data_name,
     }
+    if not merge:
+        tell_unused(dataset, edition, strict)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("medmap_monai").setLevel(logging.INFO)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,12 @@ def info(
     studies: Path | None = typer.Argument(None, help="A study, a folder of studies or a manifest to look at."),
     bundle: Path | None = typer.Option(None, "--bundle", "-b", help="A bundle to look at."),
     edition: str | None = typer.Option(None, help="Edition of the studies (default: detected)."),
+    strict: bool = typer.Option(False, "--strict", help="A NIfTI file that is not used is an error."),
 ) -> None:
     """Show versions and data-set editions; or which modalities studies have; or what a bundle is.
+
+    Of studies, every NIfTI file is listed with what it was read as, or why it is not used. The exit code is 1 when
+    a study cannot be used.
 
     Examples: medmap info · medmap info studies/ · medmap info --bundle bundles/brats_unet_dropout
     """
@@ -27,7 +32,7 @@ def info(
     console = Console()
     try:
         if studies is not None:
-            _show_studies(console, studies, edition)
+            _show_studies(console, studies, edition, strict)
         if bundle is not None:
             _show_bundle(console, bundle)
     except (OSError, ValueError) as error:
@@ -56,19 +61,34 @@ def _show_installation(console: Console) -> None:
     console.print(table)
 
 
-def _show_studies(console: Console, source: Path, edition: str | None) -> None:
+def _show_studies(console: Console, source: Path, edition: str | None, strict: bool) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
+    from medmap_monai.cli.errors import fail
+    from medmap_monai.cli.reading import unused_lines
     from medmap_monai.data.cohort import scan_cohort
 
     scan = scan_cohort(source, edition)
-    table = Table("case", *scan.edition.modalities, "label", title=f"{source}: {scan.edition.title}")
+    table = Table("case", *scan.edition.modalities, "label", title=escape(f"{source}: {scan.edition.title}"))
     for study in scan.studies:
         marks = ["yes" if name in study.images else "-" for name in scan.edition.modalities]
-        table.add_row(study.case_id, *marks, "yes" if study.label else "-")
+        table.add_row(escape(study.case_id), *marks, "yes" if study.label else "-")
     console.print(table)
+    for file in scan.files:
+        if file.used:
+            typer.echo(f"{file.role:8} {os.path.relpath(file.path, source)} ({file.case_id})")
+    unused = unused_lines(scan, source)
+    if unused:
+        typer.secho("\n".join(["not used:", *unused]), fg=typer.colors.YELLOW)
+    for note in scan.notes:
+        typer.secho(note, fg=typer.colors.YELLOW)
     for error in scan.errors:
-        console.print(f"[red]{error}[/red]")
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+    if scan.errors:
+        raise typer.Exit(1)
+    if strict and unused:
+        fail(f"{len(unused)} NIfTI file(s) are not used (--strict)")
 
 
 def _show_bundle(console: Console, root: Path) -> None:

@@ -10,6 +10,7 @@ from medmap_monai.cli.evaluate import evaluate
 from medmap_monai.cli.features import features
 from medmap_monai.cli.import_weights import import_weights
 from medmap_monai.cli.info import info
+from medmap_monai.cli.modality_files import ModalityFilesCommand
 from medmap_monai.cli.phantom import phantom
 from medmap_monai.cli.predict import predict
 from medmap_monai.cli.preprocess import preprocess
@@ -38,8 +39,9 @@ def _root(
     """Segment medical images when some modalities are missing."""
 
 
-for _command in (phantom, split, preprocess, predict, evaluate, report, features, import_weights, info):
+for _command in (phantom, split, preprocess, evaluate, report, features, import_weights, info):
     app.command()(_command)
+app.command(cls=ModalityFilesCommand)(predict)
 app.add_typer(bundle_app, name="bundle")
 
 

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def predict(
-    studies: Path = typer.Argument(..., help="One study's folder, a folder of many, or a CSV/JSON manifest."),
+    ctx: typer.Context,
+    studies: Path | None = typer.Argument(
+        None, help="One study's folder, a folder of many, or a CSV/JSON manifest. Or --MODALITY FILE for one study."
+    ),
     bundle: Path = typer.Option(..., "--bundle", "-b", help="Folder of the bundle, with its weights in models/."),
     output: Path = typer.Option(..., "--output", "-o", help="Folder for the label maps and predictions.csv."),
     overlay: list[str] = typer.Option([], help="Extra configuration merged over inference.json, such as 'phantom'."),
@@ -21,6 +24,8 @@ def predict(
     device: str | None = typer.Option(None, help="cpu, cuda, cuda:1 (default: cuda where there is one)."),
     resample: bool = typer.Option(False, help="Bring modalities with different grids to the reference grid."),
     overwrite: bool = typer.Option(False, help="Segment again what is done already."),
+    strict: bool = typer.Option(False, "--strict", help="A NIfTI file that is not used is an error."),
+    case_id: str | None = typer.Option(None, help="With --MODALITY FILE: name of the study (default: from its files)."),
     reliability: Path | None = typer.Option(
         None, help="reliability.json of an evaluation (default: the one in the bundle's models/, if any)."
     ),
@@ -33,17 +38,34 @@ def predict(
     edition; OUTPUT/CASE_seg.json, which says where it comes from; and a row in OUTPUT/predictions.csv: modalities
     used and absent, voxels and ml per class, expected quality, model, seconds. What is there already is made again
     only when weights, configuration or input files have changed. A study that cannot be used is reported, the
-    others are finished, and the exit code is 1.
+    others are finished, and the exit code is 1. NIfTI files that are not used are listed first.
+
+    Files with any names: an option per modality of the bundle, such as --flair FILE --t1ce FILE.
 
     Example: medmap predict studies/ --bundle bundles/brats_unet_dropout --output segmentations/
+
+    Example: medmap predict --flair a.nii.gz --t1ce b.nii.gz -b bundles/brats_unet_dropout -o segmentations/
     """
     from medmap_monai.cli.errors import fail
+    from medmap_monai.cli.modality_files import bundle_modalities, given_files, write_study_manifest
     from medmap_monai.cli.progress import StudyProgress
+    from medmap_monai.cli.reading import tell_unused
     from medmap_monai.engines.run_bundle import run_inference
     from medmap_monai.engines.study_predictor import StudiesFailedError
     from medmap_monai.utils.bundle_workflow import parse_overrides
 
+    files = given_files(ctx)
     try:
+        if files:
+            if studies is not None:
+                raise ValueError(
+                    f"give either {studies} or the files of one study ({' '.join(f'--{n}' for n in files)})"
+                )
+            studies = write_study_manifest(files, bundle_modalities(bundle, overlay), output, case_id, edition)
+        elif studies is None:
+            fail("give a folder of studies, a manifest, or the files of one study such as --flair FILE", 2)
+        else:
+            tell_unused(studies, edition, strict)
         predictor = run_inference(
             studies,
             bundle,
