@@ -144,6 +144,7 @@ class StudyPredictor(SupervisedEvaluator):
         self.rows = read_predictions(self.output_dir)
         volumes = [f"{kind}_{name}" for name in self.classes[1:] for kind in ("voxels", "volume_ml")]
         self._table = PredictionTable(self.output_dir, [*COLUMNS[:5], *volumes, *COLUMNS[5:]])
+        self._add_lost_rows()
         if len(records):
             if self.checkpoint is not None:
                 load_model(self.network, self.checkpoint)
@@ -193,6 +194,17 @@ class StudyPredictor(SupervisedEvaluator):
             _log.info("%d studies are done already and skipped", len(self.skipped))
         for reason, count in Counter(self.again.values()).items():
             _log.info("%d studies are done again: %s", count, reason)
+
+    def _add_lost_rows(self) -> None:
+        """Give finished studies the row that a run which was killed between record and row did not write."""
+        lost = [case_id for case_id in self.skipped if self.rows.get(case_id, {}).get("status") != "ok"]
+        for case_id in lost:
+            record = read_record(self.output_dir, case_id)
+            if record is not None:
+                self.rows[case_id] = table_row(record)
+                self._table.add(self.rows[case_id])
+        if lost:
+            self._table.tidy()
 
     def _reason_to_redo(
         self, case_id: str, study: Study, before: Mapping[str, Any], facts: PredictionFacts

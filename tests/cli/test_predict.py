@@ -362,6 +362,18 @@ def test_no_bundle_and_unknown_overlay(studies: Path, make_bundle: Callable[...,
     assert "phantom" in result.output
 
 
+def test_a_row_that_a_killed_run_did_not_write_is_added(
+    predict: Callable[..., Result], studies: Path, tmp_path: Path
+) -> None:
+    predict(studies)
+    before = table(tmp_path)
+    lines = (tmp_path / "out/predictions.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "out/predictions.csv").write_text("".join(line for line in lines if "Training_002" not in line))
+    result = predict(studies)
+    assert "3 were done already" in result.output
+    assert table(tmp_path) == before
+
+
 def test_a_killed_run_leaves_complete_files_only(
     make_bundle: Callable[..., Path], random_weights: Path, phantom_cohort: Path, tmp_path: Path
 ) -> None:
