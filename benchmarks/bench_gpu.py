@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench_gpu_epoch import measure_epoch
 from bench_gpu_tables import markdown
 from bench_passion import build_method, build_network, conv_unit
 from torch import Tensor
@@ -196,6 +197,8 @@ def specs() -> list[dict[str, Any]]:
         rows += [step | {"profile": True}, step | {"recorded": True, "profile": True}, step | bf16 | {"recorded": True}]
         rows += [{"network": network, "kind": "sweep", "windows": "auto"} | bf16]
         rows += [{"network": network, "kind": "prediction", "windows": "auto"} | bf16]
+    epoch = {"kind": "epoch", "workers": 2, "steps": 40, "epochs": 4, "augment": "published", **bf16}
+    rows += [{"network": "rfnet"} | epoch]
     for network in ("rfnet", "mmformer", "m2ftrans", "unet"):
         plain = {"network": network, "kind": "baseline" if network == "unet" else "plain"}
         rows += [plain | {"recorded": True}, plain | bf16 | {"recorded": True}, plain]
@@ -222,6 +225,7 @@ def specs() -> list[dict[str, Any]]:
     rows += [{"network": "m2ftrans", "kind": "sweep", "windows": "auto"} | bf16]
     rows += [{"network": "mmformer", "kind": "passion"} | bf16 | {"recorded": True, "channels_last": True}]
     rows += [{"network": "unet", "kind": "sweep", "windows": "auto"} | bf16]
+    rows += [{"network": "rfnet"} | epoch | {"workers": 8}, {"network": "rfnet"} | epoch | {"augment": "light"}]
     return rows
 
 
@@ -261,6 +265,10 @@ def main() -> None:
             try:
                 if spec["kind"] in ("sweep", "prediction"):
                     row |= measure_inference(spec, args.shape, args.size, min(args.repeats, 3))
+                elif spec["kind"] == "epoch":
+                    short = {"steps": 2, "epochs": 1, "workers": 0} if small else {}
+                    brain_box = [24] * 3 if small else [144, 176, 144]
+                    row |= measure_epoch(spec | short, DEVICE, args.size, brain_box)
                 else:
                     row |= measure_step(spec, args.size, args.repeats)
             except Exception as error:  # the other rows are still worth having

@@ -44,8 +44,9 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     lines += [f"{unit:.3f} ms. Published scripts: quoted, measured on an {QUOTED_ON}.", ""]
     rows = result["rows"]
-    lines += _steps([row for row in rows if row["kind"] not in ("sweep", "prediction")], unit)
+    lines += _steps([row for row in rows if row["kind"] not in ("sweep", "prediction", "epoch")], unit)
     lines += _inference([row for row in rows if row["kind"] in ("sweep", "prediction")], unit, result["shape"])
+    lines += _epochs(rows, unit)
     lines += _profiles(rows)
     failed = [row for row in rows if "error" in row or "left_out" in row]
     lines += [f"- {r['network']} {r['kind']}, {variant(r)}: {r.get('error') or r['left_out']}" for r in failed]
@@ -96,6 +97,27 @@ def _inference(rows: list[dict[str, Any]], unit: float, shape: list[int]) -> lis
         ratio = published / s
         lines.append(f"{text} {published} | {ratio:.1f}x | {'met' if ratio >= TARGETS['sweep'] else 'missed: 10x'} |")
     return [*lines, ""]
+
+
+def _epochs(rows: list[dict[str, Any]], unit: float) -> list[str]:
+    """Iterations of a whole training, loader included, beside the bare step of the same network and precision."""
+    lines = [
+        "| training with its loader | augmentation | workers | ms per iteration | conv units | the step alone takes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if "epoch_ms" not in row:
+            continue
+        bare = [
+            statistics.median(r["ms"])
+            for r in rows
+            if "ms" in r and (r["network"], r["kind"]) == (row["network"], "passion") and r.get("recorded")
+            if variant(r) == f"{row['precision']}, recorded"
+        ]
+        share = f"{bare[0]:.1f} ms, {100 * bare[0] / row['epoch_ms']:.0f} %" if bare else ""
+        text = f"| {row['network']}, passion, {row['precision']} | {row['augment']} | {row['workers']} |"
+        lines.append(f"{text} {row['epoch_ms']:.1f} | {row['epoch_ms'] / unit:.0f} | {share} |")
+    return [*lines, ""] if len(lines) > 2 else []
 
 
 def _profiles(rows: list[dict[str, Any]]) -> list[str]:

@@ -24,6 +24,7 @@ from medmap_monai.networks.unet import ModalityUNet
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 TESTED = [
     "bench_gpu",
+    "bench_gpu_epoch",
     "bench_gpu_tables",
     "bench_growth",
     "bench_loading",
@@ -144,6 +145,17 @@ def test_gpu_runs_small_without_one(benchmark, monkeypatch, tmp_path, capsys) ->
     table = (tmp_path / "gpu.md").read_text(encoding="utf-8")
     assert table in capsys.readouterr().out
     assert "recorded on a GPU only" in table
+
+
+def test_gpu_trains_with_its_loader(benchmark, monkeypatch, tmp_path, capsys) -> None:
+    module = benchmark("bench_gpu")
+    monkeypatch.setattr(module, "DEVICE", torch.device("cpu"))
+    epoch = {"network": "unet", "kind": "epoch", "precision": "bfloat16", "augment": "published", "workers": 0}
+    monkeypatch.setattr(module, "specs", lambda: [epoch])
+    run(module, f"--size 16 --seconds 60 --json {tmp_path / 'gpu.json'}", monkeypatch)
+    rows = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["rows"]
+    assert rows[0]["epoch_ms"] > 0, rows
+    assert f"| published | 0 | {rows[0]['epoch_ms']:.1f} |" in capsys.readouterr().out
 
 
 def test_gpu_leaves_out_what_does_not_fit_and_survives_failures(benchmark, monkeypatch, tmp_path) -> None:

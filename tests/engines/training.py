@@ -56,6 +56,7 @@ def tiny_trainer(
     epochs: int = 3,
     make_method: Callable[[ModalityNetwork], Method] = tiny_method,
     workers: int = 0,
+    device: str = "cpu",
     handlers: tuple[Any, ...] = (),
     checkpoint: dict[str, Any] | None = None,
     **kwargs: Any,
@@ -63,7 +64,7 @@ def tiny_trainer(
     """A trainer that logs and checkpoints into ``folder``; initial weights are always the same."""
     torch.manual_seed(0)
     network = tiny_unet()
-    method = make_method(network)
+    method = make_method(network).to(device)
     transform = Compose([RandFlipd(("image", "label"), prob=0.5, spatial_axis=0), RandModalityDropoutd()])
     dataset = SeededCacheDataset(tiny_items(), transform, seed=3)
     sampler = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=3)
@@ -72,7 +73,7 @@ def tiny_trainer(
     scheduler = PolynomialLR(optimizer, total_iters=epochs, power=0.9)
     objects = {"method": method, "optimizer": optimizer, "lr_scheduler": scheduler}
     return ModalityTrainer(
-        device="cpu",
+        device=device,
         max_epochs=epochs,
         train_data_loader=loader,
         network=method,
