@@ -14,7 +14,7 @@ def evaluate(
     overlay: list[str] = typer.Option([], help="Extra configuration merged over evaluate.json, such as 'phantom'."),
     edition: str | None = typer.Option(None, help="Names and label values of the studies (default: detected)."),
     split: Path | None = typer.Option(None, help="Split file: only its cases are evaluated."),
-    fold: str | None = typer.Option(None, help="train, val or test: only the cases of that fold (default: all)."),
+    fold: str | None = typer.Option(None, help="train, val, test or all (default: what the weights have not seen)."),
     protocol: str | None = typer.Option(None, help="clinical (default) or legacy, the published preprocessing."),
     subsets: str | None = typer.Option(
         None, help="Only these subsets, comma-separated, such as 'flair+t2,t1ce' (default: all)."
@@ -39,6 +39,10 @@ def evaluate(
 
     Finished cases are kept: start the same command again after an interruption. A study that cannot be evaluated
     becomes a row of OUTPUT/failures.csv, the others are finished, and the exit code is 1.
+
+    Cases that the weights were trained or validated on, which models/model_cases.json tells, are left out unless
+    --split, --fold or --fold all asks for them; results then say so. Where nothing is known about the weights that
+    is said too.
 
     Example: medmap evaluate studies/ --bundle bundles/brats_unet_dropout --output evaluation/
     """

@@ -43,6 +43,9 @@ def split(
 ) -> None:
     """Assign cases to train, val and test, and decide which modalities each training case has.
 
+    All cases of a patient go to one fold: by the pattern of the edition's case ids (BraTS-GLI-00005-000 and -001 are
+    one patient), or by the column 'group' of a manifest.
+
     Nominal and realised missing rates are printed; they differ a little, since no case may be left with nothing.
 
     Examples:
@@ -56,7 +59,8 @@ def split(
     from medmap_monai.data.splits import write_split
 
     try:
-        chosen, names = _cases(cases, edition, needs_all=bool(combination or missing_rates))
+        chosen, patients = _cases(cases, edition, needs_all=bool(combination or missing_rates))
+        names = sorted(patients)
         rates = _rates(chosen, combination, missing_rates)
         if compat is not None:
             if train is not None or val or test or strata is not None or allocation != "expected":
@@ -66,26 +70,30 @@ def split(
             groups = None if strata is None else read_strata(strata, *_two_columns(strata_columns))
             folds = [fold.strip() for fold in withhold_from.split(",")]
             rows = make_split(
-                names, chosen.modalities, rates, val, test, train, seed or 0, groups, allocation, withhold_from=folds
+                names, chosen.modalities, rates, val, test, train, seed or 0, groups, allocation, folds, patients
             )
             write_split(output, rows)
             _print_folds(rows, len(names), rates)
+            count = len(set(patients.values()))
+            if count < len(names):
+                typer.echo(f"{len(names)} cases of {count} patients; all cases of a patient are in one fold")
     except (OSError, ValueError) as error:
         fail(error)
     typer.echo(f"written to {output}")
 
 
-def _cases(source: str, edition: str | None, needs_all: bool) -> tuple[Edition, list[str]]:
-    """Edition and sorted case ids of a list, a folder, a manifest or a number."""
+def _cases(source: str, edition: str | None, needs_all: bool) -> tuple[Edition, dict[str, str]]:
+    """Edition of a list, a folder, a manifest or a number of cases, and the patient of each case."""
     from medmap_monai.data.cohort import scan_cohort
     from medmap_monai.data.editions import get_edition
+    from medmap_monai.data.patients import patient_of_study, patients_of
     from medmap_monai.data.splits import numbered_cases, read_case_list
     from medmap_monai.data.studies import combine_errors
 
     if source.isdecimal():
-        return get_edition(edition or "brats2020"), numbered_cases(int(source))
+        return get_edition(edition or "brats2020"), {name: name for name in numbered_cases(int(source))}
     if Path(source).suffix == ".txt":
-        return get_edition(edition or "brats2020"), sorted(read_case_list(source))
+        return get_edition(edition or "brats2020"), patients_of(read_case_list(source), edition)
     scan = scan_cohort(source, edition)
     if scan.errors:
         raise combine_errors(scan.errors)
@@ -96,7 +104,7 @@ def _cases(source: str, edition: str | None, needs_all: bool) -> tuple[Edition, 
                 f"case {study.case_id} has no {' and no '.join(lacking)} on disk; missing rates are drawn over "
                 "complete cases: leave it out, or split without rates"
             )
-    return scan.edition, sorted(study.case_id for study in scan.studies)
+    return scan.edition, {study.case_id: patient_of_study(study) for study in scan.studies}
 
 
 def _rates(edition: Edition, combination: str | None, missing_rates: str | None) -> dict[str, float] | None:

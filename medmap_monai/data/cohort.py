@@ -11,6 +11,7 @@ from typing import Any
 from medmap_monai.data.editions import Edition
 from medmap_monai.data.folds import assign_folds
 from medmap_monai.data.manifest import scan_manifest
+from medmap_monai.data.patients import patient_of, patient_of_study, straddling_message
 from medmap_monai.data.splits import FOLDS, SplitRow, match_case, name_numbered_cases, read_split
 from medmap_monai.data.studies import StudyScan, combine_errors, scan_studies
 from medmap_monai.data.study import Study, StudyError
@@ -49,11 +50,11 @@ def cohort_records(
         source: a folder of studies, or a manifest.
         edition: data-set edition; detected when not given.
         split_file: any file that :func:`~medmap_monai.data.splits.read_split` reads. Its cases, and no others, are
-            used; every one of them must exist. Names with the published prefixes ``HG_`` and ``LG_`` find their case,
-            and ``#7`` is the seventh of the sorted case ids.
+            used; every one of them must exist, and patients with cases in several folds are warned of. Names with the
+            published prefixes ``HG_`` and ``LG_`` find their case, and ``#7`` is the seventh of the sorted case ids.
         fold: ``train``, ``val`` or ``test``; None takes every case. Without a split file the folds come from
             :func:`~medmap_monai.data.folds.assign_folds` with the two fractions and the seed: a fixed partition by
-            case id that every process and machine computes alike.
+            patient that every process and machine computes alike.
         must_exist: False gives an empty list and a warning where ``source`` or ``split_file`` does not exist (so that a
             config can be built before its data are there); any other fault is an error all the same.
         val_fraction, test_fraction, seed: only used with ``fold`` and without ``split_file``.
@@ -73,6 +74,7 @@ def cohort_records(
     if split_file is not None:
         case_ids = [study.case_id for study in scan.studies] + [error.case_id for error in scan.errors]
         rows = name_numbered_cases(read_split(split_file, scan.edition.modalities), case_ids)
+        warn_of_straddling(f"split file {split_file}", rows, scan)
         rows = [row for row in rows if fold is None or row.fold == fold]
         if not rows:
             raise ValueError(f"split file {split_file} has no case in fold {fold}")
@@ -81,13 +83,23 @@ def cohort_records(
         raise combine_errors(scan.errors)
     studies = sorted(scan.studies, key=lambda study: study.case_id)
     if fold is not None:
-        folds = assign_folds([study.case_id for study in studies], val=val_fraction, test=test_fraction, seed=seed)
+        patients = {study.case_id: patient_of_study(study) for study in studies}
+        folds = assign_folds(list(patients), val=val_fraction, test=test_fraction, seed=seed, patients=patients)
         studies = [study for study in studies if folds[study.case_id] == fold]
         if not studies:
             raise ValueError(
                 f"fold {fold} of {source} is empty: {len(folds)} cases, val {val_fraction:g}, test {test_fraction:g}"
             )
     return [_record(study, None) for study in studies]
+
+
+def warn_of_straddling(source: str, rows: Sequence[SplitRow], scan: StudyScan) -> None:
+    """Warn of patients with cases in several folds of a split."""
+    known = {study.case_id: patient_of_study(study) for study in scan.studies}
+    patients = {row.case_id: row.group or known.get(row.case_id) or patient_of(row.case_id) for row in rows}
+    message = straddling_message(source, {row.case_id: row.fold for row in rows}, patients)
+    if message is not None:
+        warnings.warn(message, stacklevel=3)
 
 
 def _record(study: Study, available: tuple[str, ...] | None) -> dict[str, Any]:

@@ -42,6 +42,8 @@ class Edition:
         case_name: pattern for the ids of synthetic cases, formatted with the case number.
         first_case_number: number of the first synthetic case.
         case_folder: where a case's files lie below the cohort's folder (formatted with ``case``; empty: all in one).
+        patient: regular expression of a case id whose first group is the patient, for data sets with several time
+            points of one patient; None: every case is a patient of its own.
         rate_order: order in which combination names such as ``2468`` list the modalities' missing rates.
         slices: True when the through-plane spacing is so coarse that networks work on 2-D slices.
     """
@@ -64,6 +66,7 @@ class Edition:
     case_name: str | None = None
     first_case_number: int = 1
     case_folder: str = "{case}"
+    patient: str | None = None
     rate_order: tuple[str, ...] = ()
     slices: bool = False
 
@@ -148,6 +151,7 @@ _BRATS2023 = replace(
     label_suffixes=("-seg",),
     labels=_NCR_ED_ET,
     case=r"BraTS-GLI-\d{5}-0\d\d",
+    patient=r"(BraTS-GLI-\d{5})-\d{3}",
     odd_labels=(),
     case_name="BraTS-GLI-{:05d}-000",
     first_case_number=0,
@@ -238,6 +242,7 @@ EDITIONS: Mapping[str, Edition] = {
             label_suffixes=(),
             labels=_NCR_ED_ET,  # BIDS names no label file; predictions are written as class indices
             case=_BIDS_CASE,
+            patient=r"(sub-[A-Za-z0-9]+)(?:_ses-[A-Za-z0-9]+)?",
             any_case=_BIDS_CASE,
             odd_labels=(),
             image_folder=r"anat",
@@ -249,6 +254,7 @@ EDITIONS: Mapping[str, Edition] = {
             name="brain-metastases",
             title="Brain metastases with the four BraTS modalities; set label values with Edition.with_labels",
             case=r"BraTS-MET-\d{5}-\d{3}",
+            patient=r"(BraTS-MET-\d{5})-\d{3}",
             case_name="BraTS-MET-{:05d}-000",
             first_case_number=1,
         ),

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medmap_monai.data.cohort import scan_cohort
+from medmap_monai.data.cohort import scan_cohort, warn_of_straddling
 from medmap_monai.data.editions import Edition
 from medmap_monai.data.folds import assign_folds
-from medmap_monai.data.phantom import DESCRIPTION_FILE
+from medmap_monai.data.patients import patient_of, patient_of_study
 from medmap_monai.data.splits import FOLDS, SplitRow, match_case, name_numbered_cases, read_split
 from medmap_monai.data.study_dataset import ERROR
+from medmap_monai.data.training_cases import UNKNOWN, UNSEEN, TrainingCases
+from medmap_monai.utils.synthetic import cohort_marker
 
-_PARENTS = 4  # <cohort>/HGG/<case>/<file>
+#: fold that takes every case, training cases too
+ALL = "all"
 
 
 class EvaluationRecords:
@@ -28,8 +30,9 @@ class EvaluationRecords:
         source: a folder of studies, or a manifest.
         edition: data-set edition; detected when None.
         split_file: only its cases (of ``fold``); a case of it that does not exist is a failed one.
-        fold: ``train``, ``val`` or ``test``; None takes every case. Without a split file folds are assigned by case id
-            as in training.
+        fold: ``train``, ``val`` or ``test``; without a split file folds are assigned by patient as in training.
+            ``all``: every case. None: every case that the weights have not seen, where that is known (see
+            :meth:`__call__`), else every case.
         val_fraction, test_fraction, seed: of that assignment; give the values of the training.
 
     Raises:
@@ -46,8 +49,8 @@ class EvaluationRecords:
         test_fraction: float = 0.0,
         seed: int = 0,
     ) -> None:
-        if fold is not None and fold not in FOLDS:
-            raise ValueError(f"fold {fold!r} is unknown; allowed are {', '.join(FOLDS)}, or None for all cases")
+        if fold is not None and fold not in (*FOLDS, ALL):
+            raise ValueError(f"fold {fold!r} is unknown; allowed are {', '.join(FOLDS)}, {ALL}, or None")
         self.source = Path(source)
         self.edition = edition
         self.split_file = split_file
@@ -56,12 +59,16 @@ class EvaluationRecords:
         self.test_fraction = test_fraction
         self.seed = seed
 
-    def __call__(self) -> list[dict[str, Any]]:
+    def __call__(self, seen: TrainingCases | None = None) -> list[dict[str, Any]]:
         """Records ``{"case_id", "study", "available"}`` or ``{"case_id", "error", "file"}``, sorted by case id.
+
+        Args:
+            seen: the cases that the weights were trained with, where that is known. Each record then has a ``fold``:
+                ``train``, ``val`` or ``unseen``; ``unknown`` otherwise.
 
         Raises:
             FileNotFoundError: ``source`` or ``split_file`` is absent.
-            ValueError: no case at all.
+            ValueError: no case at all, or none that the weights have not seen.
         """
         scan = scan_cohort(self.source, self.edition)
         records: dict[str, dict[str, Any]] = {
@@ -75,38 +82,58 @@ class EvaluationRecords:
             }
         if self.split_file is not None:
             split = name_numbered_cases(read_split(self.split_file, scan.edition.modalities), list(records))
+            warn_of_straddling(f"split file {self.split_file}", split, scan)
             rows = [row for row in split if self._wanted(row)]
             records = _of_split(records, rows, f"split file {self.split_file}")
-        elif self.fold is not None:
-            folds = assign_folds(list(records), val=self.val_fraction, test=self.test_fraction, seed=self.seed)
+        elif self.fold in FOLDS:
+            patients = {case_id: _patient(record) for case_id, record in records.items()}
+            folds = assign_folds(
+                list(records), self.val_fraction, self.test_fraction, seed=self.seed, patients=patients
+            )
             records = {case_id: record for case_id, record in records.items() if folds[case_id] == self.fold}
         if not records:
             raise ValueError(
                 f"{self.split_file or self.source} has no case" + (f" in fold {self.fold}" * bool(self.fold))
             )
+        for case_id, record in records.items():
+            record["fold"] = UNKNOWN if seen is None else seen.fold_of(case_id, _patient(record))
+        if self.fold is None and self.split_file is None and seen is not None:
+            unseen = {case_id: record for case_id, record in records.items() if record["fold"] == UNSEEN}
+            if not unseen:
+                raise ValueError(
+                    f"the weights have seen all {len(records)} cases of {self.source} in training or validation: there "
+                    f"is nothing to test them on. fold={ALL} (--fold {ALL}) scores them, and says so"
+                )
+            records = unseen
         return [records[case_id] for case_id in sorted(records)]
 
-    def describe(self) -> dict[str, Any]:
-        """``name`` and ``synthetic`` from the ``dataset.json`` of the cohort; empty where there is none.
+    def describe(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """``name`` and ``synthetic`` of what ``records`` are, from the markers of their own cohorts; empty without any.
 
-        Phantom cohorts carry one, so that results on them cannot pass for clinical ones by accident.
+        Phantom cohorts carry a marker, so that results on them cannot pass for clinical ones by accident. Of a mixture
+        the name says how many are synthetic, and it counts as such.
         """
-        folders = [self.source if self.source.is_dir() else self.source.parent]
-        if self.source.is_file():  # a manifest may list files from anywhere
-            scan = scan_cohort(self.source, self.edition)
-            paths = [source.path for study in scan.studies[:1] for source in study.images.values()]
-            folders += [parent for path in paths[:1] for parent in path.absolute().parents[:_PARENTS]]
-        for folder in folders:
-            try:
-                content = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                continue
-            if isinstance(content, dict):
-                return {"name": str(content.get("name", "")), "synthetic": content.get("synthetic") is True}
-        return {}
+        markers = [
+            cohort_marker(source.path)
+            for record in records
+            for source in list(getattr(record.get("study"), "images", {}).values())[:1]
+        ]
+        synthetic = [marker for marker in markers if marker.get("synthetic")]
+        names = sorted({marker["name"] for marker in markers if marker.get("name")})
+        if not any(markers):
+            return {}
+        name = " and ".join(names)
+        if synthetic and len(synthetic) < len(markers):
+            name = f"{name or 'mixture'} ({len(synthetic)} of {len(markers)} cases are synthetic)"
+        return {"name": name, "synthetic": bool(synthetic)}
 
     def _wanted(self, row: SplitRow) -> bool:
-        return self.fold is None or row.fold == self.fold
+        return self.fold not in FOLDS or row.fold == self.fold
+
+
+def _patient(record: Mapping[str, Any]) -> str:
+    study = record.get("study")
+    return patient_of_study(study) if study is not None else patient_of(str(record["case_id"]))
 
 
 def _of_split(records: Mapping[str, dict[str, Any]], rows: Sequence[SplitRow], split: str) -> dict[str, dict[str, Any]]:

@@ -25,6 +25,7 @@ def make_split(
     strata: Mapping[str, str] | None = None,
     allocation: str = "expected",
     withhold_from: Sequence[str] = ("train",),
+    patients: Mapping[str, str] | None = None,
 ) -> list[SplitRow]:
     """Split rows sorted by fold (train, val, test) and case id.
 
@@ -33,7 +34,7 @@ def make_split(
         modalities: the task's modalities.
         rates: missing rate per modality, in the order of drawing (modalities without one are never missing). None:
             nothing is withheld.
-        val, test, train, strata: see :func:`~medmap_monai.data.folds.assign_folds`.
+        val, test, train, strata, patients: see :func:`~medmap_monai.data.folds.assign_folds`.
         seed: of the folds and of the draw.
         allocation: see :func:`~medmap_monai.data.availability.draw_availability`.
         withhold_from: folds to which the rates apply; cases of the others may use whatever they have.
@@ -44,21 +45,25 @@ def make_split(
     unknown = sorted(set(withhold_from) - set(FOLDS))
     if unknown:
         raise ValueError(f"folds {unknown} are unknown; allowed are {', '.join(FOLDS)}")
-    folds = assign_folds(cases, val, test, train, seed, strata)
+    folds = assign_folds(cases, val, test, train, seed, strata, patients)
     full_rates = {}
     if rates is not None:
         modalities.mask(rates)  # an error that names what is unknown
         full_rates = {name: float(rates.get(name, 0.0)) for name in [*rates, *modalities]}
     rows: list[SplitRow] = []
+
+    def group(case: str) -> str | None:
+        return (patients or {}).get(case)
+
     for fold in FOLDS:
         members = sorted(case for case, its_fold in folds.items() if its_fold == fold)
         if not members:
             continue
         if not full_rates or fold not in withhold_from:
-            rows.extend(SplitRow(case, fold, None, seed) for case in members)
+            rows.extend(SplitRow(case, fold, None, seed, group=group(case)) for case in members)
             continue
         for case, names in zip(members, draw_availability(len(members), full_rates, seed, allocation), strict=True):
-            rows.append(SplitRow(case, fold, modalities.select(modalities.mask(names)), seed, full_rates))
+            rows.append(SplitRow(case, fold, modalities.select(modalities.mask(names)), seed, full_rates, group(case)))
     return rows
 
 

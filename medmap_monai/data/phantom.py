@@ -14,8 +14,9 @@ from typing import Any
 from medmap_monai.data.editions import Edition, get_edition
 from medmap_monai.data.phantom_files import case_files, write_case
 from medmap_monai.data.phantom_recipe import GENERATOR, GENERATOR_VERSION, PhantomRecipe
+from medmap_monai.utils.files import remove_stale, temporary_prefix
+from medmap_monai.utils.synthetic import MARKER_FILE, write_synthetic_marker
 
-DESCRIPTION_FILE = "dataset.json"
 NOTICE = (
     "SYNTHETIC PHANTOM. No patient was imaged: every voxel was computed. Results on these data show that software "
     "works; they say nothing about clinical performance."
@@ -118,7 +119,8 @@ def _is_vacant(folder: Path) -> bool:
 def _write(target: Path, recipe: PhantomRecipe, progress: Progress | None, workers: int) -> Path:
     cases = list(recipe.kept)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", suffix=f"-{target.name}", dir=target.parent))
+    remove_stale(target.parent)
+    temporary = Path(tempfile.mkdtemp(prefix=temporary_prefix(), suffix=f"-{target.name}", dir=target.parent))
     try:
         with ThreadPoolExecutor(max(1, workers)) as pool:
             futures = [
@@ -146,14 +148,12 @@ def _write(target: Path, recipe: PhantomRecipe, progress: Progress | None, worke
 
 def _describe(root: Path, recipe: PhantomRecipe) -> None:
     title = recipe.edition.title
-    description = {"name": f"Phantom cohort in the layout of {title}", "notice": NOTICE, "synthetic": True}
-    text = json.dumps({**description, **recipe.description}, indent=1)
-    (root / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
+    write_synthetic_marker(root, f"Phantom cohort in the layout of {title}", {"notice": NOTICE, **recipe.description})
     size = "x".join(map(str, recipe.shape))
     (root / "README.txt").write_text(
         f"{NOTICE}\n\n{recipe.cases} case(s) of {size} voxels in the layout and with the label values of {title}.\n"
         f"Written by `medmap phantom`, generator version {GENERATOR_VERSION}, seed {recipe.seed}, first case "
-        f"{recipe.first_case}; all parameters are in {DESCRIPTION_FILE}.\n",
+        f"{recipe.first_case}; all parameters are in {MARKER_FILE}.\n",
         encoding="utf-8",
     )
 
@@ -161,7 +161,7 @@ def _describe(root: Path, recipe: PhantomRecipe) -> None:
 def _verified(target: Path, recipe: PhantomRecipe) -> Path:
     """``target``, when it holds exactly the cohort of the recipe."""
     try:
-        found = json.loads((target / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        found = json.loads((target / MARKER_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict) or found.get("generator") != GENERATOR:

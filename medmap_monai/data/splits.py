@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from medmap_monai.data.editions import Edition, get_edition
+from medmap_monai.data.patients import GROUP
 from medmap_monai.data.published_splits import PASSION_HEADER, parse_passion
 from medmap_monai.modalities import SUBSET_SEPARATOR, Modalities
+from medmap_monai.utils.csv_cells import plain_cell, quoted_row
 from medmap_monai.utils.files import write_text
 
 FOLDS = ("train", "val", "test")
 HEADER = ("case_id", "fold", "available", "seed", "rates")
+_COLUMNS = (*HEADER, GROUP)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class SplitRow:
     available: the modalities the case may use, never empty; None grants whatever exists.
     seed: what the row was drawn with, when it was drawn.
     rates: the nominal missing rate per modality that ``available`` was drawn with.
+    group: the patient, where it is not the case itself.
     """
 
     case_id: str
@@ -37,6 +41,7 @@ class SplitRow:
     available: tuple[str, ...] | None = None
     seed: int | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
+    group: str | None = None
 
     def __post_init__(self) -> None:
         if not self.case_id:
@@ -64,7 +69,10 @@ def read_split(path: str | os.PathLike[str], modalities: Modalities | None = Non
     source = Path(path)
     if not source.is_file():
         raise FileNotFoundError(f"split file {source} does not exist")
-    text = source.read_bytes().decode("utf-8-sig")
+    try:
+        text = source.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"split file {source} is not text ({error})") from error
     if source.suffix == ".json":
         rows = _from_json(source, text)
     elif source.suffix == ".txt":
@@ -96,6 +104,7 @@ def write_split(path: str | os.PathLike[str], rows: Sequence[SplitRow]) -> None:
     target = Path(path)
     if not rows:
         raise ValueError(f"split file {target}: there is no case to write")
+    grouped = any(row.group not in (None, row.case_id) for row in rows)  # the column is there where it says something
     if target.suffix == ".json":
         content = [
             {
@@ -104,6 +113,7 @@ def write_split(path: str | os.PathLike[str], rows: Sequence[SplitRow]) -> None:
                 "available": None if row.available is None else list(row.available),
                 "seed": row.seed,
                 "rates": dict(row.rates),
+                **({GROUP: row.group or row.case_id} if grouped else {}),
             }
             for row in rows
         ]
@@ -111,11 +121,12 @@ def write_split(path: str | os.PathLike[str], rows: Sequence[SplitRow]) -> None:
     elif target.suffix == ".csv":
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(HEADER)
+        writer.writerow(_COLUMNS if grouped else HEADER)
         for row in rows:
             available = "" if row.available is None else SUBSET_SEPARATOR.join(row.available)
             rates = " ".join(f"{name}={rate:g}" for name, rate in row.rates.items())
-            writer.writerow([row.case_id, row.fold, available, "" if row.seed is None else row.seed, rates])
+            cells = [row.case_id, row.fold, available, "" if row.seed is None else row.seed, rates]
+            writer.writerow(quoted_row([*cells, row.group or row.case_id] if grouped else cells))
         write_text(target, buffer.getvalue())
     else:
         raise ValueError(f"split file {target}: the name must end in .csv or .json")
@@ -220,36 +231,40 @@ def parse_rates(text: str) -> dict[str, float]:
 
 def _from_csv(source: Path, text: str) -> list[SplitRow]:
     reader = csv.DictReader(io.StringIO(text))
-    header = tuple(reader.fieldnames or ())
-    if "case_id" not in header or not set(header) <= set(HEADER):
+    try:
+        header = tuple(reader.fieldnames or ())
+        records = [(reader.line_num, record) for record in reader]
+    except csv.Error as error:
+        raise ValueError(f"{source}, line {reader.line_num}: {error}") from error
+    if "case_id" not in header or not set(header) <= set(_COLUMNS):
         raise ValueError(
-            f"split file {source} has the columns {list(header)}; allowed are {list(HEADER)} (case_id is needed) or "
+            f"split file {source} has the columns {list(header)}; allowed are {list(_COLUMNS)} (case_id is needed) or "
             f"the published {list(PASSION_HEADER)}"
         )
     rows = []
-    for record in reader:
+    for line, record in records:
         if None in record or None in record.values():
-            raise ValueError(f"{source}, line {reader.line_num}: {len(header)} cells expected")
+            raise ValueError(f"{source}, line {line}: {len(header)} cells expected")
         try:
-            rows.append(_row({key: value.strip() for key, value in record.items()}))
+            rows.append(_row({key: plain_cell(value.strip()) for key, value in record.items()}))
         except ValueError as error:
-            raise ValueError(f"{source}, line {reader.line_num}: {error}") from error
+            raise ValueError(f"{source}, line {line}: {error}") from error
     return rows
 
 
 def _from_json(source: Path, text: str) -> list[SplitRow]:
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"split file {source} is not valid JSON: {error}") from error
     if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
-        raise ValueError(f"split file {source} must hold a list of cases with the keys {list(HEADER)}")
+        raise ValueError(f"split file {source} must hold a list of cases with the keys {list(_COLUMNS)}")
     rows = []
     for number, item in enumerate(content, start=1):
-        unknown = set(item) - set(HEADER)
+        unknown = set(item) - set(_COLUMNS)
         try:
             if unknown:
-                raise ValueError(f"unknown keys {sorted(unknown)}; allowed are {list(HEADER)}")
+                raise ValueError(f"unknown keys {sorted(unknown)}; allowed are {list(_COLUMNS)}")
             rows.append(_row(item))
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{source}, case number {number}: {error}") from error
@@ -268,4 +283,5 @@ def _row(record: Mapping[str, Any]) -> SplitRow:
         available=None if available is None else tuple(str(name) for name in available),
         seed=None if seed in (None, "") else int(seed),
         rates={str(name): float(rate) for name, rate in (rates or {}).items()},
+        group=str(record.get(GROUP) or "") or None,
     )

@@ -9,7 +9,9 @@ import torch
 from monai.data.utils import affine_to_spacing
 from torch.utils.data import Dataset
 
-from medmap_monai.data.study_dataset import ERROR, failure_of
+from medmap_monai.data.study import Study
+from medmap_monai.data.study_dataset import ERROR, ORIGIN, failure_of
+from medmap_monai.engines.case_origin import case_origin
 from medmap_monai.metrics.edge_cases import grid_diagonal
 
 FILE = "file"
@@ -40,7 +42,9 @@ class EvaluationSamples(Dataset[dict[str, Any]]):
         if ERROR in record:
             return record
         try:
-            return {**self.preprocessing(record), "case_id": record["case_id"]}
+            study = record.get("study")
+            origin = {ORIGIN: case_origin(study, self.preprocessing)} if isinstance(study, Study) else {}
+            return {**self.preprocessing(record), **origin, "case_id": record["case_id"]}
         except Exception as error:
             file, reason = failure_of(error)
             return {"case_id": record["case_id"], ERROR: reason, FILE: file}

@@ -14,7 +14,8 @@ from urllib.parse import quote
 import pandas as pd
 
 from medmap_monai.metrics.region_scores import RegionScore
-from medmap_monai.utils.files import write_text
+from medmap_monai.utils.csv_cells import plain_cell, quoted_row
+from medmap_monai.utils.files import remove_stale, write_text
 
 METRICS_FILE = "metrics.csv"
 SUMMARY_FILE = "summary.json"
@@ -22,6 +23,7 @@ FAILURES_FILE = "failures.csv"
 SETTINGS_FILE = "settings.json"
 CASES_FOLDER = "cases"
 MAPS_FOLDER = "maps"
+ORIGINS_FOLDER = "origins"
 METRICS_COLUMNS = (
     "case_id",
     "present",
@@ -33,6 +35,7 @@ METRICS_COLUMNS = (
     "value",
     "unit",
     "empty",
+    "fold",
 )
 FAILURES_COLUMNS = ("case_id", "file", "reason")
 
@@ -59,6 +62,8 @@ class ResultsStore:
     def __init__(self, folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
         self.settings = json.loads(json.dumps(settings))
+        for place in (self.folder, *(self.folder / name for name in (CASES_FOLDER, MAPS_FOLDER, ORIGINS_FOLDER))):
+            remove_stale(place)
         path = self.folder / SETTINGS_FILE
         if path.is_file():
             self._refuse_other(path)
@@ -68,7 +73,7 @@ class ResultsStore:
     def _refuse_other(self, path: Path) -> None:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StaleResultsError(f"{path} is not readable as JSON ({error}); choose another output folder") from None
         if found == self.settings:
             return
@@ -91,6 +96,27 @@ class ResultsStore:
         """Where the label maps of a case lie, when they are kept."""
         return self.folder / MAPS_FOLDER / f"{_file_name(case_id)}.npz"
 
+    def origin_path(self, case_id: str) -> Path:
+        """Where it is written what the rows of a finished case were computed from."""
+        return self.folder / ORIGINS_FOLDER / f"{_file_name(case_id)}.json"
+
+    def read_origin(self, case_id: str) -> dict[str, Any]:
+        """What :meth:`write_origin` wrote; empty where that cannot be read."""
+        try:
+            content = json.loads(self.origin_path(case_id).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def write_origin(self, case_id: str, origin: Mapping[str, Any]) -> None:
+        """Write down what the case is computed from: files with their hashes, preprocessing."""
+        write_text(self.origin_path(case_id), json.dumps(origin, indent=1) + "\n")
+
+    def forget(self, case_id: str) -> None:
+        """Drop the rows of a case whose files have changed since."""
+        for path in (self.case_path(case_id), self.maps_path(case_id), self.origin_path(case_id)):
+            path.unlink(missing_ok=True)
+
     def finished(self, case_id: str) -> bool:
         """Whether the case has been evaluated."""
         return self.case_path(case_id).is_file()
@@ -99,16 +125,19 @@ class ResultsStore:
         """Whether the case was tried and could not be evaluated."""
         return self.failure_path(case_id).is_file() and not self.finished(case_id)
 
-    def write_case(self, case_id: str, present: str, scores: Iterable[tuple[int, str, int, RegionScore]]) -> None:
+    def write_case(
+        self, case_id: str, present: str, scores: Iterable[tuple[int, str, int, RegionScore]], fold: str = "unknown"
+    ) -> None:
         """Store a finished case.
 
         Args:
             case_id: the case.
             present: its modalities, as a subset name.
             scores: (subset id, subset name, number of modalities, score) in the order of the table.
+            fold: whether the weights have seen the case.
         """
         rows = (
-            (case_id, present, number, name, count, s.region, s.metric, f"{s.value:.6f}", s.unit, s.empty)
+            (case_id, present, number, name, count, s.region, s.metric, f"{s.value:.6f}", s.unit, s.empty, fold)
             for number, name, count, s in scores
         )
         write_text(self.case_path(case_id), _csv(METRICS_COLUMNS, rows))
@@ -144,9 +173,10 @@ class ResultsStore:
 
 def read_metrics(path: str | os.PathLike[str]) -> pd.DataFrame:
     """``metrics.csv`` as a table: ``value`` as float with NaN for excluded cases, names as they are (``NA`` too)."""
-    return pd.read_csv(
+    table = pd.read_csv(
         path, dtype={"case_id": str, "value": float}, keep_default_na=False, na_values={"value": ["nan"]}
     )
+    return table.assign(case_id=table["case_id"].map(plain_cell)) if "case_id" in table else table
 
 
 def _file_name(case_id: str) -> str:
@@ -157,7 +187,7 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows(quoted_row(row) for row in rows)
     return text.getvalue()
 
 

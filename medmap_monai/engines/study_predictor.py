@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
@@ -23,9 +24,10 @@ from medmap_monai.data.study_dataset import ERROR, ORIGIN, failure_text, study_f
 from medmap_monai.engines.prediction_facts import PredictionFacts, collect_facts
 from medmap_monai.engines.prediction_record import COLUMNS, failed_record, finished_record, table_row
 from medmap_monai.engines.training_checkpoint import load_model
+from medmap_monai.metrics.plausibility import plausibility_flags
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.nifti_provenance import read_provenance
-from medmap_monai.transforms.restore import PROVENANCE
+from medmap_monai.transforms.restore import PROVENANCE, RestoreToOriginal
 from medmap_monai.utils.colour_tables import write_colour_tables
 from medmap_monai.utils.files import write_text
 from medmap_monai.utils.output import (
@@ -39,9 +41,6 @@ from medmap_monai.utils.output import (
 from medmap_monai.utils.synthetic import is_synthetic
 
 NOTES = "notes"
-#: mean over largest magnitude of the voxels that show something; above 0.02 in real studies, and at most 2 over their
-#: number where one voxel of extreme value decides about mean and standard deviation
-_FLAT = 1e-3
 _log = logging.getLogger(__name__)
 
 
@@ -232,9 +231,7 @@ class StudyPredictor(SupervisedEvaluator):
         scores = engine.state.output[CommonKeys.PRED]
         if not bool(torch.isfinite(scores).all()):
             case_id = str(engine.state.batch["case_id"][0])
-            image = torch.as_tensor(engine.state.output[CommonKeys.IMAGE])
-            where = "its normalised images hold" if not bool(torch.isfinite(image).all()) else "the network computes"
-            raise StudyError(case_id, f"{where} NaN or Inf; look for voxels of extreme value in its files")
+            raise StudyError(case_id, "the network computes NaN or Inf; look for voxels of extreme value in its files")
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
         case_id = str(batchdata["case_id"][0])
@@ -283,7 +280,6 @@ class StudyPredictor(SupervisedEvaluator):
         batchdata[PROVENANCE] = [
             json.dumps({**told, "inputs": {name: file["sha256"] for name, file in inputs.items()}})
         ]
-        _require_shown(case_id, batchdata[CommonKeys.IMAGE][0], self.modalities, used)
         notes = _texts([batchdata.get(NOTES), getattr(batchdata[CommonKeys.IMAGE], "meta", {}).get(NOTES)])
         super()._iteration(engine, batchdata)  # handlers write the label map before it returns
         output = engine.state.output[0]
@@ -295,7 +291,7 @@ class StudyPredictor(SupervisedEvaluator):
             label_map=output[CommonKeys.PRED],
             quality=self._facts.expected(used),
             notes=notes,
-            plausibility=(),
+            plausibility=_plausibility(output),
             device=str(self.state.device),
             seconds=time.perf_counter() - start,
             output=os.path.relpath(output["saved_to"], self.output_dir),
@@ -316,20 +312,12 @@ class StudyPredictor(SupervisedEvaluator):
         self._table.add(self.rows[case_id])
 
 
-def _require_shown(case_id: str, image: Any, modalities: Modalities, used: Sequence[str]) -> None:
-    """Raise where nothing is left of a modality of a normalised image (M, ...): voxels of extreme value flatten it."""
-    for name in used:
-        channel = torch.as_tensor(image[modalities.names.index(name)]).as_subclass(torch.Tensor)
-        shown = channel[channel != 0].abs()
-        highest = float(shown.max()) if shown.numel() else 0.0
-        if not np.isfinite(highest):
-            raise StudyError(case_id, f"{name} is NaN or Inf once normalised; look for voxels of extreme value")
-        if float(shown.mean()) < _FLAT * highest or not shown.numel():
-            raise StudyError(
-                case_id,
-                f"{name} shows nothing once normalised: its largest voxel lies {highest:.3g} standard deviations from "
-                "the mean; look for voxels of extreme value in its file",
-            )
+def _plausibility(output: Mapping[str, Any]) -> list[str]:
+    """What is implausible about a restored label map, against the voxels in which any image shows something."""
+    image, label_map = output[CommonKeys.IMAGE], output[CommonKeys.PRED]
+    shown = MetaTensor((image.as_subclass(torch.Tensor) != 0).any(dim=0, keepdim=True).float())
+    brain = RestoreToOriginal()(shown.copy_meta_from(image))
+    return plausibility_flags(label_map.as_tensor().numpy(), brain.as_tensor().numpy(), np.asarray(label_map.affine))
 
 
 def _texts(value: Any) -> list[str]:

@@ -20,8 +20,10 @@ from torch import nn
 
 from medmap_monai.data.editions import Edition, get_edition
 from medmap_monai.data.evaluation_records import EvaluationRecords, RecordSource
-from medmap_monai.data.study_dataset import ERROR, failure_of
+from medmap_monai.data.study_dataset import ERROR, ORIGIN, failure_of
+from medmap_monai.data.training_cases import UNKNOWN, describe_folds, read_training_cases
 from medmap_monai.engines.case_maps import write_case_maps
+from medmap_monai.engines.case_origin import forget_changed
 from medmap_monai.engines.case_scorer import CaseScorer
 from medmap_monai.engines.evaluation_progress import EvaluationProgress
 from medmap_monai.engines.evaluation_samples import FILE, EvaluationSamples
@@ -81,7 +83,7 @@ class SubsetEvaluator:
         edge_cases: an :class:`EdgeCases` or its arguments, for example ``{"hd95_empty": "1.0"}``.
         checkpoint: weights to load, strictly, before the evaluation; None takes the network as it is.
         data_name: what the data are, for the headings of the report; default is what ``data`` says of itself.
-        synthetic: whether they are synthetic; a cohort that says it is synthetic is, whatever is given here.
+        synthetic: whether records given as a list are synthetic; a cohort on disk says so itself, by its marker.
         num_shards, shard: this process evaluates every ``num_shards``-th case, beginning with number ``shard``;
             default is the world size and rank that torchrun sets, else 1 and 0.
         merge_only: evaluate nothing, merge what the shards left.
@@ -172,9 +174,7 @@ class SubsetEvaluator:
             ValueError: no case, a case id that occurs twice, or shards missing at a merge.
         """
         records = self._records()
-        described = self.data.describe() if isinstance(self.data, EvaluationRecords) else {}
-        self._data_name = self.data_name or described.get("name", "")
-        self._synthetic = self.synthetic or bool(described.get("synthetic"))
+        self._describe_data(records)
         edition = self._edition_of(records)
         if self.checkpoint is not None and not self.merge_only:
             load_model(self.network, self.checkpoint)
@@ -192,7 +192,11 @@ class SubsetEvaluator:
         return self._merge(store, cases)
 
     def _records(self) -> list[Record]:
-        records = list(self.data() if callable(self.data) else self.data)
+        if isinstance(self.data, EvaluationRecords):
+            seen = None if self.checkpoint is None else read_training_cases(self.checkpoint)
+            records: list[Record] = list(self.data(seen))
+        else:
+            records = list(self.data() if callable(self.data) else self.data)
         if not records:
             raise ValueError("there is no case to evaluate")
         records.sort(key=lambda record: str(record["case_id"]))
@@ -201,6 +205,20 @@ class SubsetEvaluator:
         if twice:
             raise ValueError(f"case ids must be unique; these occur more than once: {twice[:5]}")
         return records
+
+    def _describe_data(self, records: Sequence[Record]) -> None:
+        """Name of the data, whether they are synthetic, and whether the weights have seen them."""
+        known = isinstance(self.data, EvaluationRecords)
+        described = self.data.describe(records) if isinstance(self.data, EvaluationRecords) else {}
+        # a cohort says itself whether it is synthetic; a configuration for phantoms may be used on patients
+        self._synthetic = bool(described.get("synthetic")) if known else self.synthetic
+        name = self.data_name or described.get("name", "")
+        folds = [str(record.get("fold", UNKNOWN)) for record in records]
+        self._folds = {fold: folds.count(fold) for fold in sorted(set(folds))}
+        seen = describe_folds(folds)
+        if known and seen:
+            _log.warning("%s%s", seen[0].upper(), seen[1:])
+        self._data_name = f"{name} ({seen})".strip() if any(fold in self._folds for fold in ("train", "val")) else name
 
     def _edition_of(self, records: Sequence[Record]) -> Edition | None:
         if self.edition is not None:
@@ -254,6 +272,9 @@ class SubsetEvaluator:
         return set(complete[: self.keep_maps])
 
     def _evaluate(self, store: ResultsStore, records: Sequence[Record]) -> None:
+        again = forget_changed(store, records, self.preprocessing)
+        if again:
+            _log.warning("%d cases are evaluated again, their files have changed: %s", len(again), ", ".join(again[:5]))
         pending = [r for r in records if not self._is_done(store, str(r["case_id"]))]
         if not pending:
             return
@@ -281,6 +302,8 @@ class SubsetEvaluator:
                 failure = self._evaluate_case(engine, scorer, store, case_id, batch[0])
                 if failure is not None:
                     store.write_failure(case_id, *failure)
+                    if self.device.type == "cuda":
+                        torch.cuda.empty_cache()  # after running out of memory the next case starts from none
                 progress.advance(case_id)
                 return {"case_id": case_id, "failed": failure is not None}
 
@@ -307,13 +330,15 @@ class SubsetEvaluator:
         try:
             with engine.mode(self.network), torch.autocast(self.device.type, enabled=self.amp):
                 scores, maps = scorer.score(case_id, sample, keep_maps=case_id in self._kept_cases)
+            if maps:
+                write_case_maps(scorer.cut(case_id, sample, maps, self._classes), store.maps_path(case_id))
+            if ORIGIN in sample:
+                store.write_origin(case_id, sample[ORIGIN])
+            present = self.modalities.subset_name(sample["present_mask"].tolist())
+            store.write_case(case_id, present, scores, str(sample.get("fold", UNKNOWN)))
         except Exception as error:
             _log.debug("case %s failed", case_id, exc_info=True)
             return failure_of(error)
-        if maps:
-            write_case_maps(scorer.cut(case_id, sample, maps, self._classes), store.maps_path(case_id))
-        present = self.modalities.subset_name(sample["present_mask"].tolist())
-        store.write_case(case_id, present, scores)
         return None
 
     def _merge(self, store: ResultsStore, cases: Sequence[str]) -> dict[str, Any]:
@@ -328,6 +353,7 @@ class SubsetEvaluator:
             "n_cases": int(table["case_id"].nunique()),
             "n_without_asked_subset": len(cases) - len(failed) - int(table["case_id"].nunique()),
             "n_failed": len(failed),
+            "folds": self._folds,
             "failed": failed,
             **summarise(table, self.modalities, self.confidence, self.resamples, self.seed),
         }

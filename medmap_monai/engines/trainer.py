@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from ignite.engine import Events
 from monai.engines import PrepareBatchExtraInput, SupervisedTrainer
+from monai.engines.trainer import Trainer
 from monai.engines.utils import IterationEvents
 from monai.inferers import SimpleInferer
 from monai.utils import convert_to_tensor, look_up_option
@@ -19,6 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from medmap_monai.engines.captured_step import CapturedStep
+from medmap_monai.engines.finite_guard import FiniteGuard
 from medmap_monai.engines.seeding import seed_epoch
 from medmap_monai.losses.label_maps import check_classes
 from medmap_monai.methods.base import Method, MethodOutput
@@ -90,6 +92,7 @@ class ModalityTrainer(SupervisedTrainer):
         self.max_grad_norm = max_grad_norm
         self.seed = seed
         self.steps = look_up_option(steps, STEPS)
+        self.guard = FiniteGuard()
         if precision is not None:
             look_up_option(precision, PRECISIONS)
             kwargs["amp"] = precision != "float32" and torch.device(device).type == "cuda"
@@ -106,9 +109,9 @@ class ModalityTrainer(SupervisedTrainer):
             decollate=decollate,
             **kwargs,
         )
-        if self.amp and kwargs.get("amp_kwargs", {}).get("dtype") == torch.bfloat16:
-            # nothing underflows, so nothing need be scaled or checked
-            self.scaler = torch.amp.GradScaler("cuda", enabled=False)  # type: ignore[assignment]
+        # with bfloat16 nothing underflows, so nothing need be scaled or checked
+        scaled = self.amp and kwargs.get("amp_kwargs", {}).get("dtype") != torch.bfloat16
+        self.scaler = torch.amp.GradScaler("cuda", enabled=scaled) if self.amp else None  # type: ignore[assignment]
         self.captured = self._capturable()
         self.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         self.add_event_handler(IterationEvents.LOSS_COMPLETED, self._unpack)
@@ -118,14 +121,17 @@ class ModalityTrainer(SupervisedTrainer):
             self._register_handlers(train_handlers)
 
     def run(self) -> None:  # type: ignore[override]
-        """Train; an empty loader is an error here, where MONAI only warns.
+        """Train; an empty loader is an error here, where MONAI only warns, and so is a loss of NaN or Inf.
 
         Raises:
             ValueError: when there is nothing to train on.
+            TrainingDivergedError: names epoch, losses and the cases of the batch.
         """
         if self.state.epoch_length == 0:
             raise ValueError("there are no training cases: check dataset_dir, split_file and the fold sizes")
-        super().run()
+        # not MONAI's own run, which makes a new gradient scaler: steps were recorded with this one, and what it has
+        # learned belongs to the training when a run goes on
+        super(Trainer, self).run()
 
     def _capturable(self) -> CapturedStep | None:
         """The step that records itself; None where steps run eagerly."""
@@ -190,6 +196,9 @@ class ModalityTrainer(SupervisedTrainer):
         engine.state.output[CommonKeys.PRED] = output.pred.detach()
         engine.state.output[LOSSES] = {name: value.detach() for name, value in output.losses.items()}
         engine.state.output[PER_MODALITY] = output.per_modality
+        losses = {"loss": engine.state.output[CommonKeys.LOSS], **engine.state.output[LOSSES]}
+        cases = engine.state.batch.get("case_id", ()) if isinstance(engine.state.batch, Mapping) else ()
+        self.guard.look_at(losses, engine.state.epoch, engine.state.iteration, [str(case) for case in cases])
 
     def _adjust_gradients(self, engine: Any) -> None:
         """Once per optimiser step: unscale (AMP), let the method adjust gradients, clip."""
@@ -204,4 +213,5 @@ class ModalityTrainer(SupervisedTrainer):
             clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
 
     def _end_epoch(self, engine: Any) -> None:
+        self.guard.finish()  # before any handler saves
         self.method.on_epoch_end(engine.state.epoch - 1)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Events
+from monai.engines import SupervisedEvaluator
+from monai.engines.utils import IterationEvents
+from monai.utils.enums import CommonKeys
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from medmap_monai.utils.files import atomic_path
+from medmap_monai.data.training_cases import TrainingCases, training_cases_of, write_training_cases
+from medmap_monai.engines.finite_guard import TrainingDivergedError
+from medmap_monai.utils.files import atomic_path, remove_stale
 
 CHECKPOINT_NAME = "checkpoint.pt"
 MODEL_NAME = "model.pt"
@@ -25,8 +32,12 @@ class TrainingCheckpoint:
     the best metric on resume; this handler does neither. Files hold tensors, numbers and strings only, so
     ``torch.load(weights_only=True)`` reads them. Under DDP rank 0 writes and every rank reads.
 
+    A run may go on with another number of epochs than it was started with, a finished one too: the learning rate is
+    then the one that the new schedule has after the epochs done. Beside ``model.pt`` stands ``model_cases.json``, the
+    training and validation cases (:mod:`~medmap_monai.data.training_cases`). Weights of NaN or Inf are never saved.
+
     Args:
-        folder: where both files go.
+        folder: where the files go.
         network: the deployed network; its state dict becomes ``model.pt``.
         objects: what to restore, by name, for example ``{"method": ..., "optimizer": ..., "lr_scheduler": ...}``.
         resume: whether to continue from ``checkpoint.pt`` when it exists; otherwise it is overwritten.
@@ -34,9 +45,12 @@ class TrainingCheckpoint:
         select: ``"last"`` keeps the newest weights in ``model.pt`` (the published protocols test the last epoch),
             ``"best"`` those with the highest ``validator`` key metric.
         validator: the evaluator whose key metric selects; it must run before this handler.
+        initial_weights: file of weights of the network to begin with, where nothing is resumed.
 
     Raises:
-        ValueError: for an unknown ``select``, a missing validator, or a checkpoint made with other ``max_epochs``.
+        ValueError: for an unknown ``select``, a missing validator, a file that is no checkpoint, or one of more epochs
+            than are asked for.
+        TrainingDivergedError: weights, or class scores of the validation, hold NaN or Inf.
     """
 
     def __init__(
@@ -48,6 +62,7 @@ class TrainingCheckpoint:
         interval: int = 1,
         select: str = "last",
         validator: Any = None,
+        initial_weights: str | os.PathLike[str] | None = None,
     ) -> None:
         if select not in ("last", "best"):
             raise ValueError(f"select must be 'last' or 'best', got {select!r}")
@@ -60,6 +75,7 @@ class TrainingCheckpoint:
         self.interval = interval
         self.select = select
         self.validator = validator
+        self.initial_weights = initial_weights
         self.best_metric: float | None = None
         self.logger = logging.getLogger(__name__)
 
@@ -67,20 +83,42 @@ class TrainingCheckpoint:
         """Resume when the run starts, save when epochs end."""
         engine.add_event_handler(Events.STARTED, self._load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+        if isinstance(self.validator, SupervisedEvaluator):
+            self.validator.add_event_handler(IterationEvents.FORWARD_COMPLETED, _require_finite_scores)
 
     def _load(self, engine: Any) -> None:
         path = self.folder / CHECKPOINT_NAME
         # an engine that has trained already goes on from where it is: the rounds of federated learning
-        if not self.resume or engine.state.iteration > 0 or not path.is_file():
+        if engine.state.iteration > 0:
             return
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        if saved["max_epochs"] != engine.state.max_epochs:
+        if engine.state.rank == 0:
+            remove_stale(self.folder)
+        if not self.resume or not path.is_file():
+            if self.initial_weights is not None:
+                load_model(self.network, self.initial_weights)
+                self.logger.info("begins with the weights of %s", self.initial_weights)
+            return
+        saved = _read(path)
+        missing = sorted({"epoch", "iteration", "max_epochs", *self.objects} - set(saved))
+        if missing:
+            raise ValueError(f"{path} is no checkpoint of this run: it lacks {missing}; --resume False starts anew")
+        if saved["epoch"] > engine.state.max_epochs:
             raise ValueError(
-                f"{path} belongs to a run of {saved['max_epochs']} epochs, this one has {engine.state.max_epochs}: the "
-                "learning-rate schedule would not fit. Use the same number of epochs, or --resume False to start anew."
+                f"{path} has been trained for {saved['epoch']} epochs already, {engine.state.max_epochs} are asked "
+                "for. Give as many or more, or --resume False to start anew"
             )
+        longer = saved["max_epochs"] != engine.state.max_epochs
+        rates = _rates_after(self.objects, saved) if longer else {}
         for name, target in self.objects.items():
-            target.load_state_dict(saved[name])
+            if name not in rates:
+                target.load_state_dict(saved[name])
+        for scheduler in rates:
+            _set_rates(self.objects[scheduler], rates[scheduler])
+        if longer:
+            self.logger.info(
+                "the run of %d epochs goes on to %d, with the learning rate of a schedule of %d",
+                *(saved["max_epochs"], engine.state.max_epochs, engine.state.max_epochs),
+            )
         scaler = getattr(engine, "scaler", None)
         if scaler is not None and saved["scaler"]:
             scaler.load_state_dict(saved["scaler"])
@@ -95,10 +133,17 @@ class TrainingCheckpoint:
     def _save(self, engine: Any) -> None:
         epoch, last = engine.state.epoch, engine.state.epoch == engine.state.max_epochs
         improved = self._improved()
+        bad = [where for name in self.objects for where in non_finite(_weights(self.objects[name]), name)]
+        if bad or non_finite(self.network.state_dict()):
+            raise TrainingDivergedError(
+                f"after epoch {epoch} the weights hold NaN or Inf ({', '.join(bad[:3]) or 'network'}); nothing is "
+                f"saved, {self.folder} keeps the last good checkpoint. Lower the learning rate"
+            )
         if engine.state.rank != 0:
             return
         if (self.select == "best" and improved) or (self.select == "last" and (last or epoch % self.interval == 0)):
             _write(self.network.state_dict(), self.folder / MODEL_NAME)
+            write_training_cases(self.folder / MODEL_NAME, self._cases(engine))
         if last or epoch % self.interval == 0:
             scaler = getattr(engine, "scaler", None)
             best_epoch = -1 if self.validator is None else int(self.validator.state.best_metric_epoch)
@@ -113,6 +158,13 @@ class TrainingCheckpoint:
             state.update({name: target.state_dict() for name, target in self.objects.items()})
             _write(state, self.folder / CHECKPOINT_NAME)
 
+    def _cases(self, engine: Any) -> TrainingCases | None:
+        """The cases of this training, where the data sets' records say them."""
+        train = getattr(getattr(engine.data_loader, "dataset", None), "data", None)
+        loader = getattr(self.validator, "data_loader", None)
+        val = [] if self.validator is None else getattr(getattr(loader, "dataset", None), "data", None)
+        return None if not train or val is None else training_cases_of(train, val)
+
     def _improved(self) -> bool:
         """Whether the validator's newest key metric is the best so far; remembers it."""
         if self.validator is None or self.validator.state.key_metric_name is None:
@@ -122,6 +174,42 @@ class TrainingCheckpoint:
             return False
         self.best_metric = float(value)
         return True
+
+
+def _require_finite_scores(validator: Any) -> None:
+    """A validation of NaN would count as a Dice of 0."""
+    if not bool(torch.isfinite(validator.state.output[CommonKeys.PRED]).all()):
+        cases = [str(case) for case in validator.state.batch.get("case_id", ())]
+        raise TrainingDivergedError(
+            f"in the validation after epoch {validator.state.epoch} the network computes NaN or Inf (cases: "
+            f"{', '.join(cases) or 'not named'}); nothing is saved. Lower the learning rate"
+        )
+
+
+def _weights(target: Any) -> Any:
+    return target.state_dict() if isinstance(target, nn.Module) else {}
+
+
+def _rates_after(objects: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Scheduler's name -> learning rates that its schedule, as configured now, has after the steps that are saved.
+
+    The schedule is walked through from its start, which serves every scheduler that knows its way beforehand.
+    """
+    found = {}
+    for name, target in objects.items():
+        if isinstance(target, LRScheduler) and not isinstance(target, ReduceLROnPlateau):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # no optimiser step between these steps, which is as it should be
+                for _ in range(int(saved[name].get("last_epoch", saved["epoch"]))):
+                    target.step()
+            found[name] = [float(rate) for rate in target.get_last_lr()]
+    return found
+
+
+def _set_rates(scheduler: LRScheduler, rates: Sequence[float]) -> None:
+    """Give the optimiser of ``scheduler`` the learning rates that the schedule is at."""
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
 
 
 def _write(content: Mapping[str, Any], path: Path) -> None:

@@ -200,6 +200,7 @@ class _Sweep:
         self.masks = torch.tensor(masks, device=self.sw_device)
         self.slab = torch.zeros([batch, len(masks), self.classes, *self.slab_size], device=self.device)
         self.total = torch.zeros(self.slab_size, device=self.device)
+        self.finite = torch.ones((), dtype=torch.bool, device=self.device)
         labels = self.options.output == "labels"
         shape = [batch, len(masks), 1 if labels else self.classes, *self.padded_size]
         result = torch.empty(shape, dtype=torch.uint8 if labels else torch.float32, device=self.device)
@@ -212,6 +213,8 @@ class _Sweep:
                 self._add(pairs[i : i + self._windows()], origin)
         self._finish(result, origin, self.padded_size[self.axis] - origin)
         del self.slab, self.total
+        if not bool(self.finite):  # as labels they would look like any other
+            raise ValueError("the network computes NaN or Inf; look for voxels of extreme value in the images")
         for axis, (offset, size) in enumerate(zip(self.offset, self.image_size, strict=True)):
             result = result.narrow(axis + 3, offset, size)
         return [result[:, i] for i in range(len(masks))]
@@ -240,6 +243,7 @@ class _Sweep:
         for scores, target in zip(self.slab.flatten(0, 1), result.flatten(0, 1), strict=True):  # one at a time: memory
             done = scores.narrow(self.axis + 1, 0, planes)
             target = target.narrow(self.axis + 1, origin, planes)
+            self.finite &= torch.isfinite(done).all()
             if self.options.output == "labels":
                 target.copy_(done.argmax(dim=0, keepdim=True))  # the weights are positive: no need to divide
             else:

@@ -60,7 +60,8 @@ class ModalityDropoutBaseline(Method):
         if self.modality_weight:
             logits, sample, modality = self._alone(features, present_mask)
             values = self._per_modality(logits, label, sample, modality)
-            losses["modality"] = self.modality_weight * torch.nanmean(values)
+            seen = present_mask.any(dim=0)  # a loss of NaN is no modality without rows: it must reach the sum
+            losses["modality"] = self.modality_weight * torch.where(seen, values, 0.0).sum() / seen.sum()
             per_modality["modality"] = values.detach()
         return MethodOutput(fused.logits, losses, per_modality)
 

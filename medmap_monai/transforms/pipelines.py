@@ -31,6 +31,7 @@ from medmap_monai.transforms.intensity_jitter import RandIntensityJitterd
 from medmap_monai.transforms.load_study import LoadStudyd
 from medmap_monai.transforms.modality_dropout import RandModalityDropoutd
 from medmap_monai.transforms.plane_rotation import RandPlaneRotationd
+from medmap_monai.transforms.require_shown import RequireShownd
 from medmap_monai.transforms.restore import RestoreToOriginald, SaveLabelMapd
 from medmap_monai.transforms.union_crop import UnionCropd
 from medmap_monai.transforms.union_normalize import UnionNormalized
@@ -155,6 +156,7 @@ def train_transforms(
                 )
             )
         steps.append(NormalizeIntensityd("image", nonzero=True, channel_wise=True))
+    steps.append(RequireShownd(modalities))
     look_up_option(spatial_dims, (2, 3))
     crop = ensure_tuple_rep(-1 if roi_size is None else roi_size, spatial_dims)  # -1: as large as the volume
     if spatial_dims == 2:
@@ -202,7 +204,7 @@ def eval_transforms(
         steps += [UnionCropd(_IMAGE_AND_LABEL, allow_missing_keys=True), UnionNormalized("image")]
     else:
         steps.append(NormalizeIntensityd("image", nonzero=True, channel_wise=True))
-    return Compose([*steps, _typed(track_meta=True)])
+    return Compose([*steps, RequireShownd(modalities), _typed(track_meta=True)])
 
 
 def inference_transforms(

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _CHUNK = 1 << 20
-_STALE = re.compile(r"\.tmp-(?:(?P<host>[0-9a-f]{8})-(?P<process>\d+)-)?.*")
-#: a temporary file whose writer cannot be asked (another machine, an older version) is left over after so many seconds
+_STALE = re.compile(r"\.tmp-(?P<host>[0-9a-f]{8})-(?P<process>\d+)-.*")
+#: a temporary file whose writer cannot be asked, being on another machine, is left over after so many seconds
 _ABANDONED = 24 * 3600.0
 
 
@@ -27,8 +27,8 @@ def temporary_prefix() -> str:
 def remove_stale(folder: str | os.PathLike[str]) -> list[Path]:
     """Remove what interrupted processes left in ``folder``: ``.tmp-`` files and folders whose writer is gone.
 
-    What a living process of this machine writes is never touched; what another machine may be writing only after a
-    day without a change.
+    What a living process of this machine writes is never touched, what another machine may be writing only after a
+    day without a change, and what is not named by :func:`temporary_prefix` not at all.
 
     Returns:
         what was removed.
@@ -50,8 +50,8 @@ def remove_stale(folder: str | os.PathLike[str]) -> list[Path]:
     return removed
 
 
-def _is_abandoned(path: Path, host: str | None, process: str | None) -> bool:
-    if host == _host() and process is not None:
+def _is_abandoned(path: Path, host: str, process: str) -> bool:
+    if host == _host():
         return not _is_alive(int(process))
     return time.time() - path.lstat().st_mtime > _ABANDONED
 

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from medmap_monai.utils.files import temporary_prefix
 from medmap_monai.utils.output import require_writable
 from medmap_monai.zoo.archive import MAX_BYTES, MAX_FILES, UnsafeArchiveError, unpack_archive
 from medmap_monai.zoo.bundle_folder import BundleFolder
@@ -56,7 +57,7 @@ def install_bundle(
     location = locate(source, entry.source)
     parent = require_writable(to)
     with tempfile.TemporaryDirectory(
-        prefix=".tmp-", suffix=f"-{name}", dir=parent, ignore_cleanup_errors=True
+        prefix=temporary_prefix(), suffix=f"-{name}", dir=parent, ignore_cleanup_errors=True
     ) as folder:
         package = Path(folder) / "package.zip"
         fetch(location, package, entry.hashes, entry.size, max_bytes)

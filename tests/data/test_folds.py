@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medmap_monai.data.folds import assign_folds
+from medmap_monai.data.patients import straddling
 
 CASES = [f"case_{number:03d}" for number in range(60)]
 
@@ -31,6 +32,28 @@ def test_partition_is_pinned() -> None:
     # the partition is a promise: results of one version stay comparable with the next
     folds = assign_folds(["a", "b", "c", "d", "e", "f"], val=2, test=1, seed=3)
     assert folds == {"a": "val", "b": "train", "c": "val", "d": "train", "e": "train", "f": "test"}
+
+
+def test_all_cases_of_a_patient_lie_in_one_fold() -> None:
+    patients = {f"p{number % 23:02d}-{number // 23}": f"p{number % 23:02d}" for number in range(60)}  # 2 or 3 each
+    folds = assign_folds(list(patients), val=0.2, test=0.2, seed=4, patients=patients)
+    assert straddling(folds, patients) == {}
+    sizes = Counter(folds.values())
+    assert sum(sizes.values()) == 60
+    assert all(9 <= sizes[fold] <= 12 for fold in ("val", "test"))
+    assert straddling(assign_folds(list(patients), val=0.2, test=0.2, seed=4), patients)  # by case they would not
+
+
+def test_one_case_per_patient_gives_the_partition_by_case() -> None:
+    patients = {case: f"patient of {case}" for case in CASES}
+    for sizes in ({"val": 0.1, "test": 0.25}, {"train": 30, "val": 5, "test": 7}):
+        assert assign_folds(CASES, seed=2, patients=patients, **sizes) == assign_folds(CASES, seed=2, **sizes)
+
+
+def test_a_fold_that_is_asked_for_is_not_empty() -> None:
+    cases = ["a-0", "a-1", "a-2", "b-0", "b-1", "b-2"]
+    folds = assign_folds(cases, test=0.1, patients={case: case[0] for case in cases})
+    assert Counter(folds.values()) == {"train": 3, "test": 3}
 
 
 def test_order_does_not_matter_and_the_seed_does() -> None:

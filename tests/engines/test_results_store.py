@@ -21,9 +21,9 @@ def test_merge_does_not_depend_on_the_order_of_work(tmp_path):
         texts.append([(store.folder / name).read_bytes() for name in ("metrics.csv", "failures.csv")])
     assert texts[0] == texts[1]
     assert texts[0][0].decode().splitlines() == [
-        "case_id,present,subset_id,subset,modalities,region,metric,value,unit,empty",
-        "a,t2+flair,0,t2,1,WT,dice,0.250000,1,none",
-        "b/1,t2+flair,0,t2,1,WT,dice,0.250000,1,none",
+        "case_id,present,subset_id,subset,modalities,region,metric,value,unit,empty,fold",
+        "a,t2+flair,0,t2,1,WT,dice,0.250000,1,none,unknown",
+        "b/1,t2+flair,0,t2,1,WT,dice,0.250000,1,none,unknown",
     ]
     assert texts[0][1].decode().splitlines() == ["case_id,file,reason", "c,c_t2.nii.gz,cannot be read"]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -12,8 +13,9 @@ import pytest
 import torch
 
 from medmap_monai.data.evaluation_records import EvaluationRecords
+from medmap_monai.data.training_cases import TrainingCases, write_training_cases
 from medmap_monai.engines.case_maps import read_case_maps
-from medmap_monai.engines.results_store import METRICS_COLUMNS, StaleResultsError
+from medmap_monai.engines.results_store import METRICS_COLUMNS, StaleResultsError, read_metrics
 from medmap_monai.engines.subset_evaluator import EvaluationIncompleteError, SubsetEvaluator
 from medmap_monai.inferers.modality_sliding_window import ModalitySlidingWindowInferer
 from medmap_monai.inferers.subset_sweep import SubsetSweepInferer
@@ -283,7 +285,10 @@ def test_synthetic_data_say_so_themselves(cohort, tmp_path):
         output = tmp_path / f"out_{source.stem}"
         summary = make_evaluator(cohort, output, data=data, subsets=["t1"], synthetic=False).run()
         assert (summary["data"], summary["synthetic"]) == ("Phantom of a test", True)
-    assert EvaluationRecords(cohort).describe() == {}
+    data = EvaluationRecords(cohort)
+    assert data.describe(data()) == {}
+    summary = make_evaluator(cohort, tmp_path / "real", data=data, subsets=["t1"], synthetic=True).run()
+    assert summary["synthetic"] is False  # whatever a configuration made for phantoms says
 
 
 def test_instantiation_needs_no_data_and_bad_arguments_are_named(tmp_path):
@@ -302,3 +307,68 @@ def test_instantiation_needs_no_data_and_bad_arguments_are_named(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             make_evaluator(tmp_path / "absent", tmp_path / "out", **kwargs).run()
+
+
+def test_training_cases_are_left_out_or_told(cohort, tmp_path, caplog):
+    torch.manual_seed(5)
+    network = ModalityUNet(3, in_channels=4, out_channels=4, channels=(4, 8), deep_supervision=0)
+    weights = tmp_path / "model.pt"
+    torch.save(network.state_dict(), weights)
+    names = [f"BraTS20_Training_00{number}" for number in (1, 2, 3, 4)]
+    write_training_cases(weights, TrainingCases({name: name for name in names[:2]}, {names[2]: names[2]}))
+    options = {"checkpoint": weights, "subsets": ["t2"], "keep_maps": 0}
+    summary = make_evaluator(cohort, tmp_path / "unseen", **options).run()
+    assert (summary["folds"], summary["n_cases"], summary["data"]) == ({"unseen": 1}, 1, "")
+    assert not caplog.records
+    data = EvaluationRecords(cohort, "brats2020", fold="all")
+    summary = make_evaluator(cohort, tmp_path / "all", data=data, **options).run()
+    told = "2 of 4 cases are training cases and 1 of 4 cases are validation cases"
+    assert summary["folds"] == {"train": 2, "unseen": 1, "val": 1}
+    assert summary["data"] == f"({told})"
+    assert told in read_reliability(tmp_path / "all/reliability.json")["data"]
+    assert told in caplog.text
+    table = pd.read_csv(tmp_path / "all/metrics.csv").drop_duplicates("case_id")
+    assert table["fold"].tolist() == ["train", "train", "val", "unseen"]
+    weights.with_name("model_cases.json").unlink()
+    summary = make_evaluator(cohort, tmp_path / "unknown", **options).run()
+    assert (summary["folds"], summary["n_cases"]) == ({"unknown": 4}, 4)
+    assert "not known which cases the weights were trained on" in caplog.text
+
+
+def test_a_case_whose_files_have_changed_is_evaluated_again(tmp_path, caplog):
+    cohort, output = tmp_path / "cohort", tmp_path / "out"
+    first, second = write_study(cohort, 1), write_study(cohort, 2)
+    options = {"subsets": ["t2"], "keep_maps": 0}
+    make_evaluator(cohort, output, **options).run()
+    before = {case: (output / f"cases/{case}.csv").stat().st_mtime_ns for case in (first, second)}
+    label = cohort / second / f"{second}_seg.nii.gz"
+    nib.save(nib.Nifti1Image(np.asarray(nib.load(label).dataobj)[::-1], nib.load(label).affine), label)
+    make_evaluator(cohort, output, **options).run()
+    assert (output / f"cases/{first}.csv").stat().st_mtime_ns == before[first]
+    assert (output / f"cases/{second}.csv").stat().st_mtime_ns > before[second]
+    assert f"1 cases are evaluated again, their files have changed: {second}" in caplog.text
+
+
+def test_what_is_no_number_or_cannot_be_written_is_that_cases_failure(cohort, tmp_path, monkeypatch):
+    evaluator = make_evaluator(cohort, tmp_path / "nan", subsets=["t2"], keep_maps=0)
+    for parameter in evaluator.network.parameters():
+        parameter.data.fill_(float("nan"))
+    with pytest.raises(EvaluationIncompleteError, match=r"4 of 4 cases.*NaN or Inf"):
+        evaluator.run()
+
+    def full(maps, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("medmap_monai.engines.subset_evaluator.write_case_maps", full)
+    with pytest.raises(EvaluationIncompleteError, match=r"1 of 4 cases.*No space left"):
+        make_evaluator(cohort, tmp_path / "full", subsets=["t2"], keep_maps=1).run()
+
+
+def test_case_ids_cannot_become_formulas(tmp_path):
+    write_study(tmp_path / "cohort", 1)
+    study = EvaluationRecords(tmp_path / "cohort", "brats2020")()[0]["study"]
+    data = [{"case_id": "=1+1", "study": replace(study, case_id="=1+1"), "available": None}]
+    make_evaluator(tmp_path, tmp_path / "out", data=data, subsets=["t2"], keep_maps=0).run()
+    lines = (tmp_path / "out/metrics.csv").read_text().splitlines()
+    assert all(line.startswith("'=1+1,") for line in lines[1:])
+    assert set(read_metrics(tmp_path / "out/metrics.csv")["case_id"]) == {"=1+1"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,9 @@ import pytest
 import torch
 from ignite.engine import Events
 
+from medmap_monai.data.study import Study
+from medmap_monai.data.training_cases import read_training_cases, training_cases_of, write_training_cases
+from medmap_monai.engines.finite_guard import TrainingDivergedError
 from medmap_monai.engines.training_checkpoint import load_model
 from tests.engines.training import tiny_trainer, tiny_unet
 
@@ -70,10 +74,87 @@ def _failing_method(network):  # type: ignore[no-untyped-def]
     return method
 
 
-def test_other_number_of_epochs_is_refused(tmp_path: Path) -> None:
+def rates(folder: Path) -> list[float]:
+    with (folder / "training.csv").open(newline="") as file:
+        return [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "learning_rate"]
+
+
+def test_a_finished_run_goes_on_with_more_epochs(tmp_path: Path) -> None:
+    tiny_trainer(tmp_path / "more", epochs=2).run()
+    assert torch.load(tmp_path / "more/checkpoint.pt", weights_only=True)["optimizer"]["param_groups"][0]["lr"] == 0.0
+    before = load_model(tiny_unet(), tmp_path / "more/model.pt").state_dict()
+    longer = tiny_trainer(tmp_path / "more", epochs=5)
+    longer.run()
+    assert longer.state.iteration == 15
+    assert any(not torch.equal(value, before[key]) for key, value in longer.method.network.state_dict().items())
+    tiny_trainer(tmp_path / "whole", epochs=5).run()
+    assert rates(tmp_path / "more")[2:] == pytest.approx(rates(tmp_path / "whole")[2:])
+    tiny_trainer(tmp_path / "more", epochs=5).run()  # finished again, and resumed as ever
+    with pytest.raises(ValueError, match="trained for 5 epochs already, 3 are asked for"):
+        tiny_trainer(tmp_path / "more", epochs=3).run()
+
+
+def test_initial_weights_are_one_argument(tmp_path: Path) -> None:
+    torch.manual_seed(9)
+    state = tiny_unet().state_dict()
+    torch.save(state, tmp_path / "other.pt")
+    seen: list[bool] = []
+
+    def look(engine: object) -> None:
+        found = engine.method.network.state_dict()  # type: ignore[attr-defined]
+        seen.append(all(torch.equal(value, found[key]) for key, value in state.items()))
+
+    given = {"initial_weights": tmp_path / "other.pt"}
+    trainer = tiny_trainer(tmp_path, epochs=1, checkpoint=given)
+    trainer.add_event_handler(Events.EPOCH_STARTED, look)
+    trainer.run()
+    resumed = tiny_trainer(tmp_path, epochs=2, checkpoint=given)  # what was trained comes before them
+    resumed.add_event_handler(Events.EPOCH_STARTED, look)
+    resumed.run()
+    assert seen == [True, False]
+
+
+def test_weights_of_nan_are_not_saved(tmp_path: Path) -> None:
     tiny_trainer(tmp_path, epochs=2).run()
-    with pytest.raises(ValueError, match="belongs to a run of 2 epochs, this one has 3"):
-        tiny_trainer(tmp_path, epochs=3).run()
+    before = {name: (tmp_path / name).read_bytes() for name in ("checkpoint.pt", "model.pt")}
+
+    def spoil(engine: object) -> None:
+        next(engine.method.network.parameters()).data.fill_(float("nan"))  # type: ignore[attr-defined]
+
+    trainer = tiny_trainer(tmp_path, epochs=3)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=9), spoil)  # the last step of the epoch
+    with pytest.raises(TrainingDivergedError, match="after epoch 3 the weights hold NaN or Inf"):
+        trainer.run()
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_a_damaged_checkpoint_is_named_and_leftovers_are_cleared(tmp_path: Path) -> None:
+    tiny_trainer(tmp_path, epochs=1).run()
+    whole = (tmp_path / "checkpoint.pt").read_bytes()
+    for content in (whole[:300], b"a text file\n", b""):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"checkpoint\.pt is not a checkpoint of plain tensors: .{0,200}$"):
+            tiny_trainer(tmp_path, epochs=1).run()
+    torch.save({"epoch": 1}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match=r"is no checkpoint of this run: it lacks .*'method'"):
+        tiny_trainer(tmp_path, epochs=1).run()
+
+
+def test_the_cases_of_the_training_stand_beside_the_weights(tmp_path: Path) -> None:
+    records = [{"case_id": "BraTS-GLI-00005-100", "study": Study("BraTS-GLI-00005-100", {}, edition="brats2023")}]
+    trainer = tiny_trainer(tmp_path, epochs=1)
+    assert read_training_cases(tmp_path / "model.pt") is None
+    trainer.run()
+    assert read_training_cases(tmp_path / "model.pt") is None  # these items do not say their case
+    cases = training_cases_of(records, [{"case_id": "b"}])
+    write_training_cases(tmp_path / "model.pt", cases)
+    found = read_training_cases(tmp_path / "model.pt")
+    assert found == cases
+    assert found is not None
+    assert found.fold_of("BraTS-GLI-00005-101", "BraTS-GLI-00005") == "train"  # another time point
+    assert [found.fold_of(case, case) for case in ("b", "c")] == ["val", "unseen"]
+    tiny_trainer(tmp_path, epochs=2).run()
+    assert read_training_cases(tmp_path / "model.pt") is None  # a file about other weights tells nothing
 
 
 def test_checkpoints_are_plain_tensors_and_model_holds_the_network_alone(tmp_path: Path) -> None:
