@@ -17,6 +17,7 @@ from monai.data import DataLoader
 from medmap_monai.data.seeded_dataset import SeededCacheDataset
 from medmap_monai.engines.trainer import ModalityTrainer
 from medmap_monai.modalities import BRATS
+from medmap_monai.transforms.device_part import DevicePart
 from medmap_monai.transforms.pipelines import train_transforms
 
 
@@ -43,7 +44,8 @@ def measure_epoch(spec: dict[str, Any], device: torch.device, size: int, shape: 
     """Milliseconds per iteration of the last epoch: by then every pattern of masks is recorded.
 
     Args:
-        spec: ``network``, ``precision``, ``workers``, ``steps`` (iterations of an epoch), ``epochs``.
+        spec: ``network``, ``precision``, ``workers``, ``steps`` (iterations of an epoch), ``epochs``,
+            ``augment``, ``on_device`` (where).
         device: where to train.
         size: edge of a crop.
         shape: voxels of a stored case.
@@ -53,7 +55,9 @@ def measure_epoch(spec: dict[str, Any], device: torch.device, size: int, shape: 
     marks: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         pipeline = train_transforms(tuple(BRATS), mode="pdt", roi_size=[size] * 3, augment=spec["augment"])
-        data = StoredNoise(Path(folder), 4, -(-spec["steps"] // 4), shape, transform=pipeline, seed=0)
+        part = DevicePart(pipeline, device, on=spec["on_device"])
+        repeats = -(-spec["steps"] // 4)
+        data = StoredNoise(Path(folder), 4, repeats, shape, transform=pipeline, seed=0, device_part=part)
         loader = DataLoader(
             data,
             batch_size=1,

@@ -114,8 +114,9 @@ def _epochs(rows: list[dict[str, Any]], unit: float) -> list[str]:
             if "ms" in r and (r["network"], r["kind"]) == (row["network"], "passion") and r.get("recorded")
             if variant(r) == f"{row['precision']}, recorded"
         ]
+        where = f"{row['augment']}, {'on the device' if row['on_device'] else 'in workers'}"
         share = f"{bare[0]:.1f} ms, {100 * bare[0] / row['epoch_ms']:.0f} %" if bare else ""
-        text = f"| {row['network']}, passion, {row['precision']} | {row['augment']} | {row['workers']} |"
+        text = f"| {row['network']}, passion, {row['precision']} | {where} | {row['workers']} |"
         lines.append(f"{text} {row['epoch_ms']:.1f} | {row['epoch_ms'] / unit:.0f} | {share} |")
     return [*lines, ""] if len(lines) > 2 else []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,8 @@ class SeededCacheDataset(CacheDataset):
             right where no transform writes in place (the pipelines of this package do not).
         store: keeps what comes before the first random transform on disk, for the items that are not in memory; None
             computes it every time.
+        device_part: what of the pipeline is left to the training process
+            (:class:`~medmap_monai.transforms.device_part.DevicePart`); None or one that is off: nothing.
         num_workers: threads that fill the cache.
         progress: show a bar while filling.
 
@@ -70,6 +73,7 @@ class SeededCacheDataset(CacheDataset):
         lazy: bool = False,
         copy_cache: bool = True,
         store: CaseStore | None = None,
+        device_part: Any = None,
         num_workers: int | None = 1,
         progress: bool = False,
     ) -> None:
@@ -77,6 +81,7 @@ class SeededCacheDataset(CacheDataset):
             raise ValueError(f"seed must not be negative, got {seed}")
         self.seed = int(seed)
         self.store = store if store else None
+        self.device_part = device_part if device_part else None
         # in shared memory, so that workers that live longer than an epoch see the new one
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         super().__init__(
@@ -140,8 +145,11 @@ class SeededCacheDataset(CacheDataset):
 
     def _transform(self, index: int) -> Any:
         index = int(index) % len(self)
-        self.transform.set_random_state(seed=item_seed(self.seed, self.epoch, index))
+        seed = item_seed(self.seed, self.epoch, index)
+        self.transform.set_random_state(seed=seed)
         try:
+            if self.device_part is not None:
+                return self.device_part.without(self._before_random(index), self._first_random(), seed)
             if self.store is None or index < self.cache_num:
                 return super()._transform(index)
             return self.transform(self.stored(index), start=self._first_random())
@@ -150,3 +158,11 @@ class SeededCacheDataset(CacheDataset):
             if cause is None or cause is error:
                 raise
             raise cause from error
+
+    def _before_random(self, index: int) -> Any:
+        """Item ``index`` before its first random transform, from memory, from the store, or computed."""
+        if index >= self.cache_num:
+            return self._deterministic(index) if self.store is None else self.stored(index)
+        if self._cache[index] is None:  # filled when first used
+            self._cache[index] = self._load_cache_item(index)
+        return deepcopy(self._cache[index]) if self.copy_cache else self._cache[index]

@@ -113,6 +113,7 @@ class ModalityTrainer(SupervisedTrainer):
         scaled = self.amp and kwargs.get("amp_kwargs", {}).get("dtype") != torch.bfloat16
         self.scaler = torch.amp.GradScaler("cuda", enabled=scaled) if self.amp else None  # type: ignore[assignment]
         self.captured = self._capturable()
+        self.device_part = getattr(getattr(train_data_loader, "dataset", None), "device_part", None)
         self.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         self.add_event_handler(IterationEvents.LOSS_COMPLETED, self._unpack)
         self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._adjust_gradients)
@@ -157,9 +158,12 @@ class ModalityTrainer(SupervisedTrainer):
 
     def _iteration(self, engine: Any, batchdata: dict[str, Tensor]) -> dict[str, Any]:
         """MONAI's iteration; where steps are recorded, the same events around one launch."""
+        if self.captured is not None:  # on the host, before it travels
+            check_classes(batchdata[CommonKeys.LABEL], self.method.network.out_channels)
+        if self.device_part is not None:
+            batchdata = self.device_part(batchdata, self.non_blocking)
         if self.captured is None:
             return super()._iteration(engine, batchdata)
-        check_classes(batchdata[CommonKeys.LABEL], self.method.network.out_channels)  # on the host, before it travels
         pattern = tuple(tuple(torch.as_tensor(batchdata[name]).flatten().tolist()) for name in MASKS)
         image, label, _, extra = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         self.network.train()

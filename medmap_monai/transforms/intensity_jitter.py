@@ -57,7 +57,7 @@ class RandIntensityJitter(RandomizableTransform):
             self.randomize(source)
         if not self._do_transform:
             return source
-        jittered = torch.addcmul(self._offset, source, self._factor)
+        jittered = torch.addcmul(self._offset.to(source.device), source, self._factor.to(source.device))
         return jittered.masked_fill_(source == 0, 0.0) if self.nonzero else jittered
 
 

@@ -61,9 +61,9 @@ class RandPlaneRotation(RandomizableTransform):
         axes = (self._plane[0] + 1, self._plane[1] + 1)
         moved = source.movedim(axes, (-2, -1))
         index = rotation_index(moved.shape[-2:], self._angle).flatten()
-        outside = index < 0
-        rotated = moved.flatten(-2).index_select(-1, index.clamp(min=0))
-        rotated[..., outside] = fill
+        outside = torch.nonzero(index < 0).flatten().to(source.device)  # found on the host, so that a GPU need not wait
+        rotated = moved.flatten(-2).index_select(-1, index.clamp(min=0).to(source.device))
+        rotated.index_fill_(-1, outside, fill)
         return rotated.unflatten(-1, moved.shape[-2:]).movedim((-2, -1), axes)
 
 

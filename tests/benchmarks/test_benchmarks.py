@@ -151,11 +151,12 @@ def test_gpu_trains_with_its_loader(benchmark, monkeypatch, tmp_path, capsys) ->
     module = benchmark("bench_gpu")
     monkeypatch.setattr(module, "DEVICE", torch.device("cpu"))
     epoch = {"network": "unet", "kind": "epoch", "precision": "bfloat16", "augment": "published", "workers": 0}
+    epoch["on_device"] = True
     monkeypatch.setattr(module, "specs", lambda: [epoch])
     run(module, f"--size 16 --seconds 60 --json {tmp_path / 'gpu.json'}", monkeypatch)
     rows = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["rows"]
     assert rows[0]["epoch_ms"] > 0, rows
-    assert f"| published | 0 | {rows[0]['epoch_ms']:.1f} |" in capsys.readouterr().out
+    assert f"| published, on the device | 0 | {rows[0]['epoch_ms']:.1f} |" in capsys.readouterr().out
 
 
 def test_gpu_leaves_out_what_does_not_fit_and_survives_failures(benchmark, monkeypatch, tmp_path) -> None:
