@@ -1,0 +1,50 @@
+"""The numbers from which synthetic studies are drawn: one readable table, and tables that inherit from it."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_HERE = Path(__file__).parent
+BUILT_IN = {"default": _HERE / "priors.yaml", "shifted": _HERE / "priors_shifted.yaml"}
+
+
+def load_priors(source: str | os.PathLike[str] | Mapping[str, Any] = "default") -> dict[str, Any]:
+    """A table of priors: a built-in name (``default``, ``shifted``), a YAML file, or the table itself.
+
+    A file with ``inherits: OTHER.yaml`` holds only what differs from that file beside it.
+
+    Raises:
+        FileNotFoundError: neither a built-in name nor a file.
+        ValueError: a key that the table it inherits from does not know, or no table.
+    """
+    if isinstance(source, Mapping):
+        return copy.deepcopy(dict(source))
+    path = BUILT_IN.get(str(source), Path(source))
+    if not path.is_file():
+        raise FileNotFoundError(f"no priors {str(source)!r}: neither a file nor one of {sorted(BUILT_IN)}")
+    table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(table, dict):
+        raise ValueError(f"{path} holds no table of priors")
+    parent = table.pop("inherits", None)
+    if parent is None:
+        return table
+    return _merged(load_priors(path.parent / parent), table, str(path), "")
+
+
+def _merged(base: dict[str, Any], changes: Mapping[str, Any], path: str, prefix: str) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in changes.items():
+        if key not in base:
+            raise ValueError(f"{path}: unknown prior {prefix}{key}; there are {sorted(base)}")
+        if isinstance(base[key], Mapping) != isinstance(value, Mapping):
+            raise ValueError(
+                f"{path}: {prefix}{key} must be {'a table' if isinstance(base[key], Mapping) else 'a value'}"
+            )
+        result[key] = _merged(base[key], value, path, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+    return result

@@ -1,0 +1,252 @@
+"""Train a network on endless synthetic studies within a time limit: how the weights of brats_starter were made.
+
+The bundle's own `run training` does the same with MONAI's trainer; this script is for a machine with one GPU for a few
+minutes. Worker processes make studies, a pool on the device keeps the newest, training draws from the pool.
+
+    python pipelines/train_starter.py --anatomy FOLDER --output OUT --seconds 600
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.losses import DiceCELoss
+from monai.transforms import NormalizeIntensity
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from medmap_monai.data.seeded_dataset import item_seed
+from medmap_monai.methods.base import Method
+from medmap_monai.methods.baseline import ModalityDropoutBaseline
+from medmap_monai.methods.medmap import MedMAP
+from medmap_monai.methods.passion import Passion
+from medmap_monai.networks.aligned import AlignedNetwork
+from medmap_monai.networks.unet import ModalityUNet
+from medmap_monai.synthesis.anatomy import label_map_files, load_anatomy
+from medmap_monai.transforms.modality_dropout import RandModalityDropout
+from medmap_monai.transforms.synthesize_study import SynthesizeStudy
+
+MODALITIES = ("flair", "t1ce", "t1", "t2")
+CLASSES = 4
+METHODS = ("baseline", "passion", "medmap")
+
+
+class SyntheticStudies(Dataset[tuple[Tensor, Tensor]]):
+    """Study i is a pure function of (seed, i): z-scored images as float16, labels as uint8."""
+
+    def __init__(self, files: list[Path], shape: tuple[int, ...], spacing: float, priors: str, seed: int) -> None:
+        self.files, self.seed = files, seed
+        self.make = SynthesizeStudy(MODALITIES, shape, spacing, priors)
+        self.normalize = NormalizeIntensity(nonzero=True, channel_wise=True)
+
+    def __len__(self) -> int:
+        return 10_000_000
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        self.make.set_random_state(seed=item_seed(self.seed, 0, index))
+        study = self.make(self.files[index % len(self.files)])
+        image = torch.as_tensor(self.normalize(study["image"]))
+        return image.clamp(-20, 20).half(), study["label"]
+
+
+class Pool:
+    """The newest ``size`` studies on the device, filled by a thread."""
+
+    def __init__(self, loader: DataLoader[Any], size: int, device: torch.device) -> None:
+        self.size, self.device, self.made = size, device, 0
+        self.images: list[Tensor] = []
+        self.labels: list[Tensor] = []
+        self.stop = False
+        self.thread = threading.Thread(target=self._fill, args=(loader,), daemon=True)
+        self.thread.start()
+
+    def _fill(self, loader: DataLoader[Any]) -> None:
+        for image, label in loader:
+            image, label = image.to(self.device), label.to(self.device)
+            if len(self.labels) < self.size:
+                self.images.append(image)
+                self.labels.append(label)
+            else:
+                place = self.made % self.size
+                self.images[place], self.labels[place] = image, label
+            self.made += 1
+            if self.stop:
+                return
+
+    def draw(self, count: int, rng: np.random.RandomState) -> tuple[Tensor, Tensor]:
+        chosen = rng.randint(0, len(self.labels), count)
+        return torch.stack([self.images[i] for i in chosen]).float(), torch.stack([self.labels[i] for i in chosen])
+
+
+def augment(image: Tensor, label: Tensor, rng: np.random.RandomState) -> tuple[Tensor, Tensor]:
+    """Flips, contrast and brightness per modality, noise; what is exactly 0 (outside) stays 0."""
+    shown = image != 0
+    shape = (*image.shape[:2], 1, 1, 1)
+    scale = torch.as_tensor(rng.uniform(0.8, 1.25, shape), dtype=image.dtype, device=image.device)
+    shift = torch.as_tensor(rng.normal(0, 0.15, shape), dtype=image.dtype, device=image.device)
+    image = image * scale + shift
+    if rng.random_sample() < 0.4:
+        image = image + torch.randn_like(image) * rng.uniform(0, 0.2)
+    image = image * shown
+    if rng.random_sample() < 0.5:
+        image, label = image.flip(2), label.flip(2)
+    return image, label
+
+
+def make_method(name: str, channels: tuple[int, ...], deep: int, device: torch.device) -> Method:
+    weight = torch.tensor([1.0, 1.5, 1.0, 2.0], device=device)
+    loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True, weight=weight)
+    network = ModalityUNet(3, len(MODALITIES), CLASSES, channels=channels, deep_supervision=deep)
+    if name == "passion":
+        return Passion(network, mode="pdt")
+    if name == "medmap":
+        return MedMAP(ModalityDropoutBaseline(AlignedNetwork(network), loss, modality_weight=0.0), weight=0.1)
+    return ModalityDropoutBaseline(network, loss, modality_weight=0.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--anatomy", required=True)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--first", type=int, default=15, help="use the first N label maps")
+    parser.add_argument("--method", choices=METHODS, default="baseline")
+    parser.add_argument("--channels", type=int, nargs="+", default=[16, 32, 64, 96])
+    parser.add_argument("--deep", type=int, default=2)
+    parser.add_argument("--shape", type=int, nargs=3, default=[80, 96, 80])
+    parser.add_argument("--spacing", type=float, default=2.0)
+    parser.add_argument("--priors", default="default")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=600.0, help="the schedule ends then")
+    parser.add_argument("--steps", type=int, default=0, help="the schedule ends after so many steps instead")
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--pool", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", default="", help="weights to continue from")
+    parser.add_argument("--name", default="starter")
+    args = parser.parse_args()
+
+    started = time.time()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.manual_seed(args.seed)
+    rng = np.random.RandomState(args.seed)
+    out = Path(args.output)
+    out.mkdir(parents=True, exist_ok=True)
+
+    files = label_map_files(args.anatomy)[: args.first]
+    studies = SyntheticStudies(files, tuple(args.shape), args.spacing, args.priors, args.seed)
+    with ThreadPoolExecutor(4) as readers:  # before workers fork, so that they share what is read
+        list(readers.map(lambda file: load_anatomy(file, args.spacing), files))
+    loader = DataLoader(
+        studies,
+        sampler=range(len(studies)),  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=args.workers,
+        prefetch_factor=4,
+        worker_init_fn=_one_thread,
+    )
+    pool = Pool(loader, args.pool, device)
+    method = make_method(args.method, tuple(args.channels), args.deep, device).to(device)
+    if args.start:
+        method.network.load_state_dict(torch.load(args.start, map_location=device, weights_only=True))
+    parameters = [p for p in method.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=1e-4)
+    average = [p.detach().clone() for p in method.network.parameters()]
+    dropper = RandModalityDropout(MODALITIES, rates=0.6, prob=0.8).set_random_state(args.seed)
+    everything = torch.ones(len(MODALITIES), dtype=torch.bool)
+    while len(pool.labels) < 16 * args.batch:
+        time.sleep(0.2)
+
+    log: list[dict[str, Any]] = []
+    begun, step, smooth, progress = time.time(), 0, float("nan"), 0.0
+    losses: list[Tensor] = []
+    layouts, took = (torch.contiguous_format, torch.channels_last_3d), [0.0, 0.0]  # the faster one is used
+    layout = layouts[0]
+    while progress < 1.0:
+        elapsed = time.time() - started
+        progress = step / args.steps if args.steps else elapsed / args.seconds
+        warm = min(1.0, (step + 1) / 200)
+        rate = args.lr * warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        for group in optimizer.param_groups:
+            group["lr"] = max(rate, 1e-6)
+        image, label = augment(*pool.draw(args.batch, rng), rng)
+        mask = torch.stack([dropper(everything) for _ in range(args.batch)]).to(device)
+        present = everything.expand(args.batch, -1).to(device)
+        if device.type == "cuda" and step in (12, 20, 32, 40):  # 8 steps of each layout after 12 to warm up
+            torch.cuda.synchronize()
+            trial = 0 if step <= 20 else 1
+            took[trial] = time.time() - took[trial] if step in (20, 40) else time.time()
+            layout = layouts[1] if step == 20 or (step == 40 and took[1] < took[0]) else layout
+            layout = layouts[0] if step == 40 and took[0] <= took[1] else layout
+        image = image.contiguous(memory_format=layout)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+            output = method(image, mask, present, label)
+            loss = torch.stack(list(output.losses.values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        method.after_backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+        keep = min(0.999, (step + 1) / (step + 20))
+        torch._foreach_lerp_(average, [p.detach() for p in method.network.parameters()], 1 - keep)
+        losses.append(loss.detach())
+        step += 1
+        if step % 50 == 0 or progress >= 1.0:
+            smooth = float(torch.stack(losses).mean())
+            losses = []
+            line = {
+                "step": step,
+                "loss": round(smooth, 4),
+                "seconds": round(time.time() - begun, 1),
+                "made": pool.made,
+                "lr": rate,
+            }
+            log.append(line)
+            print(args.name, json.dumps(line), flush=True)
+            if not math.isfinite(smooth):
+                raise SystemExit(f"loss is not finite at step {step}")
+            if step % 1000 == 0 or progress >= 1.0:
+                _save(method, average, out / f"{args.name}.pt")
+    pool.stop = True
+    facts = {**vars(args), "steps_done": step, "studies_made": pool.made, "device": _device_name(device), "log": log}
+    facts["seconds_of_8_steps"] = dict(zip(("contiguous", "channels_last_3d"), took, strict=True))
+    facts["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2) if device.type == "cuda" else None
+    (out / f"{args.name}.json").write_text(json.dumps(facts))
+    sys.stdout.flush()
+    os._exit(0)  # the workers would go on for ever
+
+
+def _save(method: Method, average: list[Tensor], path: Path) -> None:
+    """The averaged weights as float16 (float32 is restored on loading), written completely or not at all."""
+    names = [name for name, _ in method.network.named_parameters()]
+    state = {k: v.detach().cpu() for k, v in method.network.state_dict().items()}
+    state.update({name: value.detach().cpu() for name, value in zip(names, average, strict=True)})
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    temporary = path.with_suffix(".tmp")
+    torch.save(half, temporary)
+    temporary.replace(path)
+
+
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+
+
+if __name__ == "__main__":
+    main()
