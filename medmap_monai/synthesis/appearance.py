@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medmap_monai.synthesis.anatomy import TISSUES
 from medmap_monai.synthesis.draw import Draw, gaussian_blur
 from medmap_monai.synthesis.tumour import ENHANCING, NECROSIS, OEDEMA
 
@@ -42,6 +43,8 @@ class Appearance:
         self.scene, self.draw, self.priors = scene, draw, priors
         self.random_contrast = draw.chance(priors["random_contrast"])
         self.t1_shift = draw.uniform(priors["clear_t1_shift"]) if draw.chance(priors["clear_t1"]) else 0.0
+        self.twins = priors["twins"] if draw.chance(priors["twins"]["chance"]) else None
+        self.drawn: dict[tuple[str, str], float] = {}
         self.lesions = self._lesion_edges()
         self.shared = {
             "hyperintensities": self._hyperintensities(),
@@ -49,6 +52,7 @@ class Appearance:
             "fluid_flow": self._fluid_flow(),
             "vessels": self._vessels(),
             "meninges": self._meninges(),
+            "sinuses": self._sinuses(),
         }
 
     def paint(self, sequence: str) -> Tensor:
@@ -67,19 +71,46 @@ class Appearance:
             if field is not None and strength is not None:
                 amount = draw.uniform(strength)
                 # bright things tend towards a brightness rather than add up
-                image = image + amount * field * ((1.3 - image).clamp(min=0) if amount > 0 else image)
+                image = image + amount * field * ((p["brightest"] - image).clamp(min=0) if amount > 0 else image)
         return self._add_lesions(image, sequence)
 
     def _tissue_means(self, sequence: str) -> Tensor:
         p, draw = self.priors, self.draw
         means = np.array(p["tissue"][sequence], dtype=float)
-        if self.random_contrast:
-            means = draw.R.uniform(0.1, 1.0, len(means))
-        sd = p["tissue_sd"]
-        if draw.chance(p["unusual"]):
-            sd = float(np.hypot(sd, p["unusual_sd"]))
-        means = np.maximum(means + draw.normal(sd, len(means)), 0.02)
+        twin = self._twin(sequence)
+        if twin is not None and (twin, TISSUES[0]) in self.drawn:
+            # the plexus enhances, everything else is as in the twin
+            same = np.array([self.drawn[twin, tissue] for tissue in TISSUES[:-1]])
+            means[:-1] = same + draw.normal(self.twins["sd"], len(same))
+        else:
+            if self.random_contrast:
+                means = draw.R.uniform(0.1, 1.0, len(means))
+            sd = p["tissue_sd"]
+            if draw.chance(p["unusual"]):
+                sd = float(np.hypot(sd, p["unusual_sd"]))
+            means = means + draw.normal(sd, len(means))
+        means = np.maximum(means, 0.02)
+        self.drawn.update({(sequence, tissue): float(mean) for tissue, mean in zip(TISSUES, means, strict=True)})
         return torch.as_tensor(means, dtype=torch.float32, device=draw.device)
+
+    def _twin(self, sequence: str) -> str | None:
+        """The sequence whose contrast ``sequence`` shares in this study, if any (T1 before and after contrast)."""
+        if self.twins is None or sequence not in self.twins["pair"]:
+            return None
+        first, second = self.twins["pair"]
+        return second if sequence == first else first
+
+    def _lesion_level(self, sequence: str, value: int, name: str) -> float:
+        """Brightness of a part of the lesion; parts that do not enhance look alike in twins."""
+        twin = self._twin(sequence)
+        if twin is not None and value != ENHANCING and (twin, name) in self.drawn:
+            level = self.drawn[twin, name] + float(self.draw.normal(self.twins["sd"]))
+        else:
+            level = self.draw.uniform(self.priors["lesion"][sequence][name])
+            if sequence in self.priors["twins"]["pair"] and value != ENHANCING:
+                level += self.t1_shift
+        self.drawn[sequence, name] = level
+        return level
 
     def _lesion_edges(self) -> dict[int, Tensor]:
         """Soft memberships (X, Y, Z) of the classes, oedema with wider edges."""
@@ -98,7 +129,6 @@ class Appearance:
     def _add_lesions(self, image: Tensor, sequence: str) -> Tensor:
         """Oedema under everything, then core and enhancement: each replaces what lies below by its soft edge."""
         p, draw = self.priors, self.draw
-        values = p["lesion"][sequence]
         kind = self.scene.kind
         names = {
             OEDEMA: "oedema",
@@ -106,11 +136,10 @@ class Appearance:
             ENHANCING: "enhancing",
         }
         for value, soft in self.lesions.items():
-            level = draw.uniform(values[names[value]])
+            level = self._lesion_level(sequence, value, names[value])
             if value == ENHANCING and kind == "low_grade":
                 level *= draw.uniform(p["low_grade_ring_enhancement"])
-            if sequence in ("t1", "t1ce") and value != ENHANCING:
-                level = max(level + self.t1_shift, 0.1)
+            level = max(level, 0.05)
             weight = draw.uniform(p["lesion_weight"]) * soft
             if value == OEDEMA:
                 weight = weight * (1 - 0.85 * self.scene.tissue[3])  # fluid in sulci stays fluid
@@ -162,6 +191,14 @@ class Appearance:
             return None
         patches = self.draw.smooth_noise(20.0)[0].add(0.3).clamp(0, 1.5)
         return _rim(self.scene.brain, self.draw) * patches
+
+    def _sinuses(self) -> Tensor | None:
+        """Wide veins at the surface of the mask, where the skull-stripper left them."""
+        p, draw = self.priors["sinuses"], self.draw
+        if not draw.chance(p["chance"]):
+            return None
+        sheet = draw.smooth_noise(p["cell"])[0]
+        return torch.exp(-((sheet / draw.uniform(p["width"])) ** 2)) * _rim(self.scene.brain, draw)
 
 
 def _rim(brain: Tensor, draw: Draw) -> Tensor:
