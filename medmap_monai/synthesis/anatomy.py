@@ -118,6 +118,6 @@ def _anatomy(soft: Tensor, zooms: tuple[float, ...], spacing: float, name: str) 
     shape = [max(2, round(n / r)) for n, r in zip(soft.shape[1:], ratio, strict=True)]
     coarser = all(r >= 1 for r in ratio)
     how = {"mode": "area"} if coarser else {"mode": "trilinear", "align_corners": False}
-    resampled = torch.nn.functional.interpolate(soft[None], size=shape, **how)[0]  # type: ignore[arg-type]
+    resampled = torch.nn.functional.interpolate(soft[None], size=shape, **how)[0]
     maps = (resampled.clamp(0, 1) * 255).round().to(torch.uint8)
     return Anatomy(name, maps[:5], maps[5:6], maps[6:7], spacing)

@@ -43,7 +43,7 @@ class Appearance:
         self.scene, self.draw, self.priors = scene, draw, priors
         self.random_contrast = draw.chance(priors["random_contrast"])
         self.t1_shift = draw.uniform(priors["clear_t1_shift"]) if draw.chance(priors["clear_t1"]) else 0.0
-        self.twins = priors["twins"] if draw.chance(priors["twins"]["chance"]) else None
+        self.twins: tuple[str, ...] = tuple(priors["twins"]["pair"]) if draw.chance(priors["twins"]["chance"]) else ()
         self.drawn: dict[tuple[str, str], float] = {}
         self.lesions = self._lesion_edges()
         self.shared = {
@@ -81,7 +81,7 @@ class Appearance:
         if twin is not None and (twin, TISSUES[0]) in self.drawn:
             # the plexus enhances, everything else is as in the twin
             same = np.array([self.drawn[twin, tissue] for tissue in TISSUES[:-1]])
-            means[:-1] = same + draw.normal(self.twins["sd"], len(same))
+            means[:-1] = same + draw.normal(p["twins"]["sd"], len(same))
         else:
             if self.random_contrast:
                 means = draw.R.uniform(0.1, 1.0, len(means))
@@ -95,16 +95,16 @@ class Appearance:
 
     def _twin(self, sequence: str) -> str | None:
         """The sequence whose contrast ``sequence`` shares in this study, if any (T1 before and after contrast)."""
-        if self.twins is None or sequence not in self.twins["pair"]:
+        if sequence not in self.twins:
             return None
-        first, second = self.twins["pair"]
+        first, second = self.twins
         return second if sequence == first else first
 
     def _lesion_level(self, sequence: str, value: int, name: str) -> float:
         """Brightness of a part of the lesion; parts that do not enhance look alike in twins."""
         twin = self._twin(sequence)
         if twin is not None and value != ENHANCING and (twin, name) in self.drawn:
-            level = self.drawn[twin, name] + float(self.draw.normal(self.twins["sd"]))
+            level = self.drawn[twin, name] + float(self.draw.normal(self.priors["twins"]["sd"]))
         else:
             level = self.draw.uniform(self.priors["lesion"][sequence][name])
             if sequence in self.priors["twins"]["pair"] and value != ENHANCING:

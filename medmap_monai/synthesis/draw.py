@@ -97,8 +97,8 @@ def gaussian_blur(x: Tensor, sd: Sequence[float]) -> Tensor:
         if sigma <= 0.05 or radius == 0:
             continue
         offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
-        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-        kernel = (kernel / kernel.sum()).tolist()
+        bell = torch.exp(-0.5 * (offsets / sigma) ** 2)
+        kernel: list[float] = (bell / bell.sum()).tolist()
         n = x.shape[axis]
         padded = _repeat_edges(x, axis, radius)
         result = padded.narrow(axis, radius, n) * kernel[radius]

@@ -41,7 +41,7 @@ def mni_anatomy(spacing: float) -> Anatomy:
     brain = np.asarray(mask.dataobj) > 0
     total = np.maximum(g + w, 1.0)
     g, w = g / total * brain, w / total * brain
-    world = nib.affines.apply_affine(grey.affine, np.stack(np.indices(g.shape), axis=-1))
+    world = nib.affines.apply_affine(grey.affine, np.moveaxis(np.indices(g.shape), 0, -1))
     central = (np.abs(world[..., 0]) < 34) & (np.abs(world[..., 1] + 4) < 30) & (np.abs(world[..., 2] - 6) < 16)
     deep = g * central * binary_erosion(brain, iterations=22)
     below = (world[..., 2] < -12) & (world[..., 1] < -22) & brain
