@@ -22,6 +22,7 @@ PAGES = REPOSITORY / "docs" / "how-to"
 PROGRAMS = ("medmap", "python", "torchrun", "make", "sbatch", "hf")
 # pages whose commands a test of their own runs
 TESTED_IN = {
+    "add-a-task": "tests/bundles/test_add_a_task.py",
     "check-a-bundle": "tests/zoo/test_docs.py",
     "publish": "tests/zoo/test_docs.py",
     "federated": "tests/zoo/test_docs.py",

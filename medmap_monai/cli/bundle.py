@@ -49,29 +49,35 @@ def build(
 @app.command()
 def new(
     name: str = typer.Argument(..., help="Name of the bundle."),
-    modalities: str = typer.Option(..., help="Comma-separated, in channel order: ct,pet"),
-    classes: str = typer.Option(..., help="Comma-separated, without the background: tumour,node"),
+    edition: Path | None = typer.Option(None, help="JSON file with names, labels and regions of the data."),
+    modalities: str | None = typer.Option(None, help="Instead of it, in channel order: ct,pet"),
+    classes: str | None = typer.Option(None, help="With --modalities, without the background: tumour,node"),
     network: str = typer.Option("unet", help="A network of this package, such as unet or rfnet."),
     method: str = typer.Option("dropout", help="Comma-separated: dropout, passion, dmaf, ..."),
-    loss: str = typer.Option("dice_ce", help="dice_ce or weighted_ce_dice."),
-    slices: bool = typer.Option(False, "--slices", help="A two-dimensional network on slices."),
+    loss: str | None = typer.Option(None, help="dice_ce or weighted_ce_dice (default: what the method works with)."),
+    slices: bool = typer.Option(False, "--slices", help="With --modalities: a two-dimensional network on slices."),
     roi_size: str | None = typer.Option(None, help="Window in voxels, as 96,96,96."),
     folder: Path = typer.Option(Path(), help="Where NAME.json and the folder NAME go."),
 ) -> None:
     """Start a bundle for a task of your own: a short file to edit, and the folder that `build` makes of it.
 
-    Example: medmap bundle new head_neck --modalities ct,pet --classes tumour,node --method dropout
+    With --modalities, files are CASE_ct.nii.gz, CASE_pet.nii.gz and, for training, CASE_seg.nii.gz with labels 1, 2...
+
+    Example: medmap bundle new head_neck --edition head_neck_edition.json --network unet --method dropout
     """
     from medmap_monai.cli.errors import fail
-    from medmap_monai.zoo.new import new_bundle
+    from medmap_monai.zoo.new import new_bundle, simple_edition
 
     def parts(text: str) -> list[str]:
         return [part.strip() for part in text.split(",") if part.strip()]
 
+    if (edition is None) == (modalities is None or classes is None):
+        fail("give --edition FILE.json, or --modalities and --classes", 2)
     try:
         window = None if roi_size is None else [int(number) for number in parts(roi_size)]
-        dims = 2 if slices else 3
-        path = new_bundle(name, folder, parts(modalities), parts(classes), network, parts(method), loss, dims, window)
+        names, labels = parts(modalities or ""), parts(classes or "")
+        described = edition or simple_edition(name, names, labels, slices)
+        path = new_bundle(name, folder, described, network, parts(method), loss, window)
     except (OSError, ValueError) as error:
         fail(error)
     typer.echo(f"{path} is the bundle's source; edit it, then: medmap bundle build {path}")

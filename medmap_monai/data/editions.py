@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from medmap_monai.modalities import BRATS, MYOPS, Modalities
 
@@ -16,8 +17,9 @@ NIFTI_ENDINGS = (".nii.gz", ".nii")
 class Edition:
     """How one data set names its files and its label values.
 
-    Everything is keyed by modality *name*. A data set of your own is one more object of this class, accepted wherever
-    the name of a built-in edition is (``dataclasses.replace(get_edition("brats2023"), name="mine", ...)``).
+    Everything is keyed by modality *name*. A data set of your own is a JSON file
+    (:mod:`medmap_monai.data.edition_file`) or one more object of this class, accepted wherever the name of a built-in
+    edition is (``dataclasses.replace(get_edition("brats2023"), name="mine", ...)``).
 
     Args:
         name: short name, as on the command line.
@@ -279,15 +281,25 @@ EDITIONS: Mapping[str, Edition] = {
 }
 
 
-def get_edition(edition: str | Edition) -> Edition:
-    """The edition of that name; an ``Edition`` object is given back as it is.
+def get_edition(edition: str | Edition | Mapping[str, Any]) -> Edition:
+    """The edition of that name, or of a JSON file (``mine.json``), or that an object in such a file's format describes.
+
+    An ``Edition`` is given back as it is.
 
     Raises:
-        ValueError: unknown name; the message lists the known ones.
+        ValueError: unknown name; the message lists the known ones. A description that does not hold together.
+        FileNotFoundError: there is no such file.
     """
+    from medmap_monai.data.edition_file import edition_from, read_edition  # which needs the table of this module
+
     if isinstance(edition, Edition):
         return edition
+    if isinstance(edition, Mapping):
+        return edition_from(edition)
+    if str(edition).endswith(".json"):
+        return read_edition(edition)
     found = EDITIONS.get(str(edition).lower())
     if found is None:
-        raise ValueError(f"unknown edition {edition!r}; allowed are {', '.join(EDITIONS)}, or an Edition object")
+        known = ", ".join(EDITIONS)
+        raise ValueError(f"unknown edition {edition!r}; allowed are {known}, a JSON file, or an Edition object")
     return found

@@ -25,8 +25,9 @@ def read_manifest(path: str | os.PathLike[str], edition: str | Edition | None = 
 
     A CSV file has the columns ``case_id``, one per modality (its name), optionally ``label`` and ``edition``; further
     columns are kept as ``Study.extra``. A JSON file holds a list of such objects, or ``{"edition": ..., "cases":
-    [...]}``. Paths are relative to the manifest's folder. An empty cell is an absent modality; a cell that names a
-    file which does not exist is an error. ``file.nii.gz#2`` is channel 2 (last axis) of a 4-D file.
+    [...]}``, where the edition is a name, a JSON file, or written out as in one. Paths are relative to the manifest's
+    folder. An empty cell is an absent modality; a cell that names a file which does not exist is an error.
+    ``file.nii.gz#2`` is channel 2 (last axis) of a 4-D file.
 
     Args:
         path: the ``.csv`` or ``.json`` file.
@@ -52,7 +53,7 @@ def scan_manifest(path: str | os.PathLike[str], edition: str | Edition | None = 
     rows, named = _rows(source)
     if not rows:
         raise ValueError(f"manifest {source} lists no case")
-    chosen = get_edition(edition or named or _edition_of_columns(source, rows))
+    chosen = get_edition(edition or _named(named, source) or _edition_of_columns(source, rows))
     _check_columns(source, rows, chosen)
     studies: list[Study] = []
     errors: list[StudyError] = []
@@ -104,7 +105,13 @@ def _cell(source: ImageSource | None, target: Path) -> str:
     return text if source.channel is None else f"{text}#{source.channel}"
 
 
-def _rows(source: Path) -> tuple[list[dict[str, str]], str | None]:
+def _named(named: Any, source: Path) -> Any:
+    """The edition that a manifest names; a JSON file is looked for beside the manifest."""
+    is_file = isinstance(named, str) and named.endswith(".json")
+    return str(source.parent / named) if is_file else named
+
+
+def _rows(source: Path) -> tuple[list[dict[str, str]], Any]:
     """The rows as text cells, and the edition that the manifest names as a whole."""
     text = source.read_text(encoding="utf-8-sig")
     named = None

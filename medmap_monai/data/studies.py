@@ -11,6 +11,7 @@ from pathlib import Path
 
 from medmap_monai.data.case_groups import CaseFiles, group_cases
 from medmap_monai.data.detection import detect_edition_of, edition_of_labels, nothing_found
+from medmap_monai.data.edition_file import EDITION_FILE, read_edition
 from medmap_monai.data.editions import EDITIONS, Edition, get_edition
 from medmap_monai.data.file_names import existing_folder, expected_names, listing, nifti_stem, walk_nifti
 from medmap_monai.data.reading import FileReading, NameReader, NameReading
@@ -43,7 +44,8 @@ def find_studies(folder: str | os.PathLike[str], edition: str | Edition | None =
 
     Args:
         folder: a folder of many studies (nested to any depth), or the folder of a single one.
-        edition: data-set edition; detected from the case ids when not given.
+        edition: data-set edition; when not given that of ``edition.json`` in the folder, else detected from the case
+            ids.
 
     Raises:
         FileNotFoundError: the folder is absent (``NotADirectoryError``: it is a file).
@@ -81,6 +83,9 @@ def scan_studies(folder: str | os.PathLike[str], edition: str | Edition | None =
     """
     root = existing_folder(folder)
     files, folders = walk_nifti(root)
+    own = root / EDITION_FILE
+    if edition is None and own.is_file():
+        edition = read_edition(own)
     chosen = detect_edition_of(root, files, folders) if edition is None else get_edition(edition)
     read = NameReader(chosen, root)
     readings = {path: read(path) for path in files}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -110,6 +111,7 @@ class LoadStudy(Transform):
             "filename_or_obj": f"{study.case_id}.nii.gz",  # writers name their output after it
             "case_id": study.case_id,
             "edition": str(edition),
+            "label_values": json.dumps(edition.disk_values),  # an edition of one's own is not found by its name
             "reference": names[0],
             "resampled": "+".join(resampled),
             "original_affine": reference.affine.copy(),

@@ -183,6 +183,9 @@ class SaveLabelMap(Transform):
         if told.get("label_values"):
             values = {int(index): int(value) for index, value in told["label_values"].items()}
             return values, str(told.get("edition", ""))
+        if meta.get("label_values"):
+            stored = json.loads(str(meta["label_values"]))
+            return {int(index): int(value) for index, value in stored.items()}, str(meta.get("edition", ""))
         if meta.get("edition"):
             edition = get_edition(str(meta["edition"]))
         elif self.edition is not None:

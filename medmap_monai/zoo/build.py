@@ -19,6 +19,7 @@ _COMMON = PARTS / "common"
 #: files that every bundle has, and the phantom overlay where the task has a phantom
 _STAGES = ("train", "inference", "evaluate", "inference_ts", "multi_gpu_train")
 _PHANTOM = "phantom"
+_OWN_EDITION = "$@bundle_root + '/configs/edition.json'"
 _MASK = (
     "The network takes a second, optional argument modality_mask (bool, batch x modalities); "
     "without it a channel that is zero everywhere counts as absent."
@@ -44,11 +45,13 @@ def bundle_files(source: BundleSource) -> dict[str, str]:
     Raises:
         ValueError: a part does not fit, or the configuration lacks a network, a loss or a method.
     """
-    facts = {"missing_rates": source.fact("missing_rates"), "edition": source.fact("edition")}
+    facts = {"missing_rates": source.fact("missing_rates")}
     stages = [*_STAGES, *sorted(source.stages() - set(_STAGES) - {_PHANTOM})]
     if source.has_phantom:
         stages.append(_PHANTOM)
     files = {f"configs/{stage}.json": json_text(_config(source, stage, facts)) for stage in stages}
+    if source.edition is not None:
+        files["configs/edition.json"] = json_text(dict(source.edition))
     files["configs/metadata.json"] = json_text(_metadata(source))
     files["configs/logging.conf"] = (_COMMON / "logging.conf").read_text(encoding="utf-8")
     files["docs/README.md"] = _readme(source, with_phantom=_PHANTOM in stages)
@@ -106,12 +109,11 @@ def _differs(path: Path, text: str) -> bool:
 def _config(source: BundleSource, stage: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     path = _COMMON / f"{stage}.json"
     config: dict[str, Any] = load_json(path) if path.is_file() else {}
-    classes = source.fact("classes", [])
     given = {
-        "modalities": source.fact("modalities"),
-        "classes": classes,
-        "num_classes": len(classes),
-        "edition": source.fact("edition"),
+        "modalities": source.modalities,
+        "classes": source.classes,
+        "num_classes": len(source.classes),
+        "edition": source.fact("edition") if source.edition is None else _OWN_EDITION,
         "roi_size": source.fact("roi_size"),
         "network_def": _network(source),
     }
@@ -123,7 +125,7 @@ def _config(source: BundleSource, stage: str, facts: Mapping[str, Any]) -> dict[
     if stage == _PHANTOM:
         path_of_network = source.fact("network_path", "network_def")
         config |= {f"{path_of_network}#{key}": value for key, value in source.fact("small", {}).items()}
-    lacking = [key for key in ("modalities", "roi_size", "network_def", "loss", "method") if config.get(key, 0) is None]
+    lacking = [key for key in ("roi_size", "network_def", "loss", "method") if config.get(key, 0) is None]
     if lacking:
         raise ValueError(f"{source.path}: {stage}.json would lack {', '.join(lacking)}")
     return config
@@ -136,7 +138,7 @@ def _network(source: BundleSource) -> dict[str, Any] | None:
         return None
     given = {
         "_target_": own["_target_"],
-        "spatial_dims": source.fact("spatial_dims", 3),
+        "spatial_dims": source.spatial_dims,
         "in_channels": "$len(@modalities)",
         "out_channels": "@num_classes",
     }
@@ -145,8 +147,8 @@ def _network(source: BundleSource) -> dict[str, Any] | None:
 
 def _metadata(source: BundleSource) -> dict[str, Any]:
     metadata: dict[str, Any] = load_json(_COMMON / "metadata.json")
-    modalities, classes = source.fact("modalities"), source.fact("class_names", source.fact("classes"))
-    shape = [f"{source.fact('divisor', 1)}*n"] * source.fact("spatial_dims", 3)
+    modalities, classes = source.modalities, source.fact("class_names", source.classes)
+    shape = [f"{source.fact('divisor', 1)}*n"] * source.spatial_dims
     metadata["name"] = source.fact("title")
     metadata["description"] = " ".join([*_descriptions(source), _MASK])
     metadata["task"] = f"Segmentation from any subset of {_listed(modalities)}"
@@ -168,12 +170,12 @@ def _readme(source: BundleSource, with_phantom: bool) -> str:
     def last(key: str, default: str) -> str:
         return next(reversed(source.texts("readme", key)), default)
 
-    modalities, classes = source.fact("modalities"), source.fact("class_names", source.fact("classes"))
+    modalities, classes = source.modalities, source.fact("class_names", source.classes)
     about = [part.get("readme", {}).get("about", part.get("description")) for part in source.parts]
     place = last("source", "")
     phantom_cohort = ", or on the synthetic phantom cohort" if with_phantom else ""
     train_on = f"Train on {place} data that you obtained from its organisers" if place else "Train on data of your own"
-    size = "height, width" if source.fact("spatial_dims", 3) == 2 else "..."
+    size = "height, width" if source.spatial_dims == 2 else "..."
     interface = (
         f"The network takes `image` (batch, {len(modalities)}, {size}) in the order "
         f"{last('order', ', '.join(modalities))}, each z-scored over its own non-zero voxels, and an optional boolean "

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from monai.utils import look_up_option
 
-from medmap_monai.zoo import config_checks, file_checks, network_checks
+from medmap_monai.zoo import config_checks, edition_check, file_checks, network_checks
 from medmap_monai.zoo.bundle_folder import BundleFolder
 from medmap_monai.zoo.export import ExportError
 from medmap_monai.zoo.outcome import CheckFailedError, CheckSkippedError
@@ -56,6 +56,7 @@ CHECKS: dict[str, Callable[[BundleFolder], str]] = {
     "targets": config_checks.targets,
     "overlay_keys": config_checks.overlay_keys,
     "channels": config_checks.channels,
+    "edition": edition_check.edition,
     "network_def": config_checks.network_definitions,
     "train_workflow": config_checks.train_workflow,
     "infer_workflow": config_checks.infer_workflow,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -144,8 +145,9 @@ def infer_workflow(bundle: BundleFolder) -> str:
 
 @contextmanager
 def _workflow(bundle: BundleFolder, stem: str, workflow_type: str) -> Iterator[ConfigWorkflow]:
-    """An initialised workflow with all properties; its ``bundle_root`` is an empty folder, so it finds no data."""
+    """An initialised workflow with all properties; its ``bundle_root`` has ``configs`` alone, so it finds no data."""
     with tempfile.TemporaryDirectory() as empty:
+        shutil.copytree(bundle.root / "configs", Path(empty, "configs"))  # which may hold the edition
         workflow = ConfigWorkflow(
             config_file=str(bundle.required_config(stem)),
             meta_file=str(bundle.metadata_file),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from medmap_monai.data.edition_file import edition_from
+from medmap_monai.data.editions import Edition
 from medmap_monai.zoo.bundle_folder import load_json
 
 #: folder of what bundles have in common: one JSON file per task, network, loss and method, and the files of a bundle
 PARTS = Path(__file__).parent / "parts"
 _SLICES = PARTS / "slices.json"  # training on slices, for every task in two dimensions
+_DEFAULT_LOSS = "dice_ce"
 #: kinds of parts, in the order in which they are laid over the common files
 KINDS = ("task", "network", "loss", "method")
 #: what a part, or a bundle's file, may hold
@@ -24,6 +28,8 @@ KEYS = {
     *("modalities", "classes", "class_names", "edition", "spatial_dims", "roi_size", "missing_rates"),
     # what a network is: its arguments, what it must divide images by, its arguments on the phantom cohort
     *("network", "divisor", "small", "network_path"),
+    # names of the losses that a method can work with, the first the best; any where it is not given
+    "losses",
     # values of the configuration files, by the name of the file; "all" is train, inference and evaluate
     "configs",
 }
@@ -32,6 +38,12 @@ KEYS = {
 def known_parts(kind: str) -> list[str]:
     """Names of the parts of a kind, such as the networks."""
     return sorted(path.stem for path in (PARTS / kind).glob("*.json"))
+
+
+def losses_of(method: str) -> list[str]:
+    """Names of the losses that a method can work with, the best first."""
+    path = PARTS / "method" / f"{method}.json"
+    return list(load_json(path).get("losses", [_DEFAULT_LOSS])) if path.is_file() else [_DEFAULT_LOSS]
 
 
 class BundleSource:
@@ -56,7 +68,8 @@ class BundleSource:
             raise ValueError(f"{self.path} lacks {', '.join(lacking)}")
         #: from the bottom to the top: the task, the network, the loss, the methods, the bundle itself
         self.parts = [part for kind in KINDS for part in self._parts(kind)]
-        if self.fact("spatial_dims", 3) == 2:
+        self._check_loss()
+        if self.spatial_dims == 2:
             self.parts.insert(0, _checked(load_json(_SLICES), str(_SLICES)))
         self.parts.append({key: value for key, value in self.own.items() if key not in KINDS})
 
@@ -67,6 +80,34 @@ class BundleSource:
     def fact(self, key: str, default: Any = None) -> Any:
         """The value that the topmost part gives ``key``."""
         return next((part[key] for part in reversed(self.parts) if key in part), default)
+
+    @property
+    def edition(self) -> Mapping[str, Any] | None:
+        """The edition that the source writes out, which becomes ``configs/edition.json``; None where it names one."""
+        given = self.fact("edition")
+        return given if isinstance(given, Mapping) else None
+
+    @property
+    def modalities(self) -> list[str]:
+        """Names in channel order: given, or those of the edition."""
+        given = self.fact("modalities") or list(self._described.modalities)
+        return list(given)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names, background first: given, or those of the edition."""
+        return list(self.fact("classes") or self._described.classes)
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 where networks work on slices."""
+        return int(self.fact("spatial_dims", 2 if self.edition and self.edition.get("slices") else 3))
+
+    @cached_property
+    def _described(self) -> Edition:
+        if self.edition is None:
+            raise ValueError(f"{self.path}: the task must give modalities and classes, or write out its edition")
+        return edition_from(self.edition, f"edition of {self.path}")
 
     def texts(self, section: str, key: str) -> list[str]:
         """What the parts say under ``key`` of a section such as ``readme``, from the bottom to the top."""
@@ -86,6 +127,14 @@ class BundleSource:
     def stages(self) -> set[str]:
         """Names of the configuration files that the parts name."""
         return {stage for part in self.parts for stage in part.get("configs", {})} - {"all"}
+
+    def _check_loss(self) -> None:
+        loss = self.own["loss"]
+        for part in self._parts("method"):
+            if isinstance(loss, str) and loss not in part.get("losses", [loss]):
+                raise ValueError(
+                    f"{self.path}: method {self.own['method']} works with the loss {part['losses'][0]}, not {loss}"
+                )
 
     def _parts(self, kind: str) -> list[dict[str, Any]]:
         given = self.own[kind]

@@ -120,6 +120,7 @@ def test_a_bundle_may_have_a_training_set_of_its_own(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"network": "resnet"}, "no network 'resnet'; there are .*rfnet"),
+        ({"method": "passion"}, "method passion works with the loss weighted_ce_dice, not dice_ce"),
         ({"metod": "passion"}, r"unknown keys \['metod'\]"),
         ({"configs": {"train": {"train#optimiser#lr": 1}}}, "no 'optimiser' on the way"),
         ({"configs": {"train": {"before losses": {"x": 1}}}}, "nothing can be put before 'losses'"),
