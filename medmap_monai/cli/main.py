@@ -13,6 +13,7 @@ from medmap_monai.cli.info import info
 from medmap_monai.cli.modality_files import ModalityFilesCommand
 from medmap_monai.cli.phantom import phantom
 from medmap_monai.cli.predict import predict
+from medmap_monai.cli.prepare import prepare
 from medmap_monai.cli.preprocess import preprocess
 from medmap_monai.cli.report import report
 from medmap_monai.cli.split import split
@@ -39,7 +40,7 @@ def _root(
     """Segment medical images when some modalities are missing."""
 
 
-for _command in (phantom, split, preprocess, evaluate, report, features, import_weights, info):
+for _command in (phantom, split, prepare, preprocess, evaluate, report, features, import_weights, info):
     app.command()(_command)
 app.command(cls=ModalityFilesCommand)(predict)
 app.add_typer(bundle_app, name="bundle")

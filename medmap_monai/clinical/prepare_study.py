@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,7 +78,7 @@ class PreparedImages(NamedTuple):
     skull: dict[str, Any]
     warnings: list[str]
     passed_through: bool
-    seconds: dict[str, float] = field(default_factory=dict)  # type: ignore[misc]
+    seconds: dict[str, float]
 
 
 def prepare_images(choice: Choice, options: PrepareOptions, progress: Progress = lambda step: None) -> PreparedImages:

@@ -20,8 +20,8 @@ LARGEST_SHIFT = 200.0
 LEAST_OVERLAP = 0.5
 #: Share of the mutual information that is lost when the result is moved by 6 mm or turned by 6 degrees. True matches
 #: are sharp; images with nothing in common have no optimum worth the name. Measured: tests/clinical/test_register.py.
-REFUSED_BELOW = 0.10
-POOR_BELOW = 0.20
+REFUSED_BELOW = 0.08
+POOR_BELOW = 0.14
 
 
 class RegistrationError(ValueError):
