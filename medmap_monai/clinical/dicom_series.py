@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +21,29 @@ _MR = ("1.2.840.10008.5.1.4.1.1.4",)
 _ENHANCED_MR = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")
 _DICOM_SUFFIXES = ("", ".dcm", ".dicom", ".ima", ".img")
 _TAGS = (
-    "SOPClassUID StudyInstanceUID SeriesInstanceUID Modality SeriesDescription ProtocolName EchoTime RepetitionTime "
-    "InversionTime ContrastBolusAgent ImageType ImagePositionPatient ImageOrientationPatient PixelSpacing Rows Columns "
-    "SliceThickness NumberOfFrames PatientName PatientID SeriesNumber"
-).split()
+    "SOPClassUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "Modality",
+    "SeriesDescription",
+    "ProtocolName",
+    "EchoTime",
+    "RepetitionTime",
+    "InversionTime",
+    "ContrastBolusAgent",
+    "ImageType",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "Rows",
+    "Columns",
+    "SliceThickness",
+    "NumberOfFrames",
+    "PatientName",
+    "PatientID",
+    "SeriesNumber",
+    "SOPInstanceUID",
+)
 
 
 class DicomStudy(NamedTuple):
@@ -62,7 +82,7 @@ def read_series(files: Iterable[Path]) -> list[DicomStudy]:
     seen: set[tuple[str, str]] = set()
     for path in files:
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=[*_TAGS, "SOPInstanceUID"])
+            header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
             uids = (str(header.StudyInstanceUID), str(header.SeriesInstanceUID))
             instance = (uids[1], str(header.SOPInstanceUID))
         except (AttributeError, ValueError, OSError, KeyError):
@@ -176,9 +196,7 @@ def stack_problem(places: np.ndarray) -> str:
 
 
 def placed(image: SourceImage, orientation: np.ndarray, positions: np.ndarray, spacing: list[float]) -> SourceImage:
-    """``image`` with its affine: ``orientation`` (2, 3), slice ``positions`` (N, 3) in order, row and column spacing."""
-    from dataclasses import replace
-
+    """``image`` with its affine: ``orientation`` (2, 3), ``positions`` (N, 3) in order, row and column spacing."""
     affine = np.eye(4)
     affine[:3, 0] = orientation[0] * spacing[1]  # along a row: the distance of columns
     affine[:3, 1] = orientation[1] * spacing[0]
@@ -190,6 +208,4 @@ def placed(image: SourceImage, orientation: np.ndarray, positions: np.ndarray, s
 
 
 def _refuse(image: SourceImage, why: str) -> SourceImage:
-    from dataclasses import replace
-
     return replace(image, refused=why)

@@ -7,6 +7,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,9 @@ def nifti_image(path: Path, context: str = "") -> SourceImage:
     sidecar = path.with_name(stem + ".json")
     facts = SequenceFacts(name=f"{context} {stem}".strip())
     if sidecar.is_file():
-        try:
+        # a file of that name that is no sidecar says nothing: the image's own name decides
+        with suppress(OSError, ValueError, TypeError, AttributeError):
             facts = _sidecar_facts(facts.name, json.loads(sidecar.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, AttributeError):
-            pass  # a file of that name that is no sidecar: the file's own name decides
     return SourceImage(NIFTI, path.name, (path,), facts, path.name)
 
 
@@ -113,7 +113,7 @@ def _nifti_studies(root: Path, files: list[Path]) -> Iterable[SourceStudy]:
 def _one_folder_per_sequence(root: Path, folders: dict[Path, list[Path]]) -> dict[Path, list[Path]]:
     """Folders whose children hold one image each, a different sequence in every one: ``patient/FLAIR/image.nii.gz``."""
     children: dict[Path, list[Path]] = defaultdict(list)
-    for folder, found in folders.items():
+    for folder in folders:
         if folder != root:
             children[folder.parent].append(folder)
     merged = {}
@@ -133,7 +133,7 @@ def _repeated(images: list[SourceImage]) -> bool:
 
 
 def _flat_cohort(folder: Path, files: list[Path]) -> list[SourceStudy]:
-    """The cases of a folder in which file names carry case ids, as known data sets have them; none where they do not."""
+    """The cases of a folder in which file names carry case ids, as in known data sets; none where they do not."""
     try:
         scan = scan_studies(folder)
     except (OSError, ValueError):

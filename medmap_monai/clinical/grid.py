@@ -30,7 +30,9 @@ def isotropic_grid(volume: Volume, orientation: str = ORIENTATION, spacing: floa
     """
     axes = nib.orientations.axcodes2ornt(tuple(orientation))
     if len(orientation) != 3 or np.isnan(axes).any() or len(set(axes[:, 0])) != 3:
-        raise ValueError(f"orientation {orientation!r} is none; three of L/R, P/A and I/S are needed, such as LPS or RAS")
+        raise ValueError(
+            f"orientation {orientation!r} is none; three of L/R, P/A and I/S are needed, such as LPS or RAS"
+        )
     corners = np.array([[*c, 1.0] for c in product(*((-0.5, n - 0.5) for n in volume.data.shape))])
     world = (corners @ volume.affine.T)[:, :3]
     low, high = world.min(axis=0), world.max(axis=0)
@@ -73,7 +75,7 @@ def foreground(volume: Volume) -> np.ndarray:
 
 
 def is_without_skull(volume: Volume) -> bool:
-    """Whether the image shows a brain alone: a constant background reaches its edges, and no more than a brain is left."""
+    """Whether a brain alone is shown: constant background reaches the edges, and no more than a brain is left."""
     shown = foreground(volume)
     edges = [np.take(shown, index, axis=axis) for axis in range(3) for index in (0, -1)]
     at_edge = sum(int(edge.sum()) for edge in edges) / sum(edge.size for edge in edges)
@@ -82,7 +84,7 @@ def is_without_skull(volume: Volume) -> bool:
 
 
 def is_prepared(volumes: Sequence[Volume]) -> bool:
-    """Whether nothing is left to do: one isotropic grid of about 1 mm, no skull, and brains that lie upon each other."""
+    """Whether nothing is left to do: one isotropic grid of about 1 mm, no skull, brains that lie upon each other."""
     first = volumes[0]
     if any(abs(step - SPACING_MM) > 0.02 for step in first.spacing):
         return False

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medmap_monai.clinical.read_image import read_image
-from medmap_monai.clinical.source import NIFTI, SourceImage
-from medmap_monai.clinical.volume import Volume, read_nifti
-from medmap_monai.data.editions import Edition
-from medmap_monai.transforms.nifti_geometry import label_image, pack_geometry
+from medmap_monai.clinical.source import SourceImage
+from medmap_monai.clinical.volume import Volume
 from medmap_monai.transforms.resample import resample_to_grid
-from medmap_monai.transforms.restore import disk_label_values
-from medmap_monai.utils.files import atomic_path
 
 
 def native_classes(
@@ -75,17 +69,3 @@ def label_native_images(
             native_classes(probabilities.data, probabilities.affine, shape, affine, own), affine
         )
     return labelled
-
-
-def write_native_labels(labels: Volume, image: SourceImage, path: Path, edition: Edition) -> None:
-    """Write class indices as the edition's label values, with the geometry of the original file where it is NIfTI."""
-    import nibabel as nib
-
-    geometry = pack_geometry(nib.load(image.files[0]).header) if image.kind == NIFTI else None  # type: ignore[attr-defined]
-    with atomic_path(path) as temporary:
-        nib.save(label_image(disk_label_values(labels.data, edition), labels.affine, geometry), temporary)
-
-
-def read_original(image: SourceImage) -> Volume:
-    """The original image, for pictures."""
-    return read_nifti(image.files[0]) if image.kind == NIFTI else read_image(image)

@@ -70,7 +70,8 @@ def prepare_folder(
         folder: DICOM or NIfTI, one study or many.
         output: folder of the prepared studies; not inside ``folder``.
         options: how; see :class:`PrepareOptions`.
-        given: modality -> image, the user's word for one study; see :func:`~medmap_monai.clinical.choose.choose_images`.
+        given: modality -> image, the user's word for one study; see
+            :func:`~medmap_monai.clinical.choose.choose_images`.
         progress: called with the study's name and the step that begins.
 
     Returns:

@@ -57,7 +57,7 @@ LEFT_OUT: tuple[Rule, ...] = (
         "perfusion",
         _words(
             "perf[a-z0-9]*|pwi|dsc|dce|r?cbf|r?cbv|r?mtt|ttp|tmax|aif|p?ca?sl|asl|ktrans|dynamic|dyn|twist",
-            "time resolved"
+            "time resolved",
         )
         + "|перфуз|灌注",
     ),
@@ -71,7 +71,7 @@ LEFT_OUT: tuple[Rule, ...] = (
         "angiography",
         _words(
             "mra|mrv|[a-z0-9]*tof[a-z0-9]*|angio[a-z]*|venogra[a-z]*|phase contrast|pc ?(?:a|v|3d|2d)|pca",
-            "inhance|cow|qflow"
+            "inhance|cow|qflow",
         ),
     ),
     Rule("spectroscopy", _words("mrs|mrsi|spectro[a-z]*|s?press(?: [0-9]+)?|svs|csi|steam|megapress")),

@@ -126,7 +126,7 @@ def find_brain(head: Volume, stripper: SkullStripper) -> np.ndarray:
     millilitres = float(mask.sum()) * head.voxel_ml
     if not BRAIN_ML[0] <= millilitres <= BRAIN_ML[1]:
         raise SkullStripError(
-            f"{stripper.name} found {millilitres:.0f} ml of brain, {BRAIN_ML[0]:.0f} to {BRAIN_ML[1]:.0f} are plausible; "
+            f"{stripper.name} found {millilitres:.0f} ml, a brain has {BRAIN_ML[0]:.0f} to {BRAIN_ML[1]:.0f}; "
             "is it a whole head? (--skull-strip names other tools, 'none' for images without skull)"
         )
     return mask

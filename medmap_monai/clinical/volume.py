@@ -101,7 +101,7 @@ def write_nifti(volume: Volume, path: Path) -> None:
 
 
 def to_itk(volume: Volume) -> sitk.Image:
-    """The volume for SimpleITK (world LPS+). A sheared grid, which ITK does not know, is resampled to a straight one."""
+    """The volume for SimpleITK (world LPS+). A sheared grid, which ITK does not know, is resampled."""
     straight = _straightened(volume)
     affine = LPS_TO_RAS @ straight.affine
     spacing = np.linalg.norm(affine[:3, :3], axis=0)

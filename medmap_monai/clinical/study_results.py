@@ -1,0 +1,105 @@
+"""What a radiologist gets of one study: label maps on the original images, DICOM SEG, and a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from medmap_monai.clinical.dicom_seg import write_dicom_seg
+from medmap_monai.clinical.extras import ExtraNeededError
+from medmap_monai.clinical.native_labels import label_native_images
+from medmap_monai.clinical.prepare_folder import PreparedStudy
+from medmap_monai.clinical.source import DICOM, NIFTI, SourceImage
+from medmap_monai.clinical.volume import Volume
+from medmap_monai.transforms.nifti_geometry import label_image, pack_geometry
+from medmap_monai.transforms.restore import disk_label_values
+from medmap_monai.utils.files import atomic_path, write_text
+
+RESULTS_NAME = "native.json"
+
+
+@dataclass
+class StudyResults:
+    """Files written for a study: modality -> path, and what could not be written."""
+
+    labels: dict[str, Path] = field(default_factory=dict)
+    segmentations: dict[str, Path] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def write_study_results(
+    study: PreparedStudy, probabilities: Volume, record: Mapping[str, Any], folder: Path
+) -> StudyResults:
+    """Label maps on the grid of every original image, and a DICOM SEG for every series that was DICOM.
+
+    Args:
+        study: the prepared study, with the images it came from.
+        probabilities: data (K, X, Y, Z) on the prepared grid (or any other of the same world).
+        record: what ``medmap predict`` writes beside its label map: classes, label values, model.
+        folder: where to write; ``native.json`` comes last, so that it stands for a complete set.
+
+    Returns:
+        the files. A DICOM SEG that cannot be written is a note, not an error: the label maps are there.
+    """
+    results = StudyResults()
+    classes = list(record["classes"])
+    values = {int(index): int(value) for index, value in (record.get("label_values") or {}).items()}
+    values = values or {index: index for index in range(len(classes))}
+    (folder / RESULTS_NAME).unlink(missing_ok=True)
+    for number, (modality, labels) in enumerate(
+        label_native_images(probabilities, study.sources, study.record).items()
+    ):
+        image = study.sources[modality]
+        results.labels[modality] = folder / "native" / f"{study.name}_{modality}_seg.nii.gz"
+        _write_labels(labels, image, results.labels[modality], values, str(record.get("edition", "")))
+        if image.kind != DICOM:
+            continue
+        path = folder / "dicom" / f"{study.name}_{modality}_seg.dcm"
+        try:
+            results.segmentations[modality] = write_dicom_seg(
+                labels, image, path, classes, str(record.get("model", "medmap-monai")), _version(record), number
+            )
+        except (ValueError, TypeError, AttributeError, KeyError, ExtraNeededError) as error:
+            path.unlink(missing_ok=True)
+            results.notes.append(f"no DICOM SEG for {modality}: {error}")
+    content = {
+        "study": study.name,
+        "key": study.record.get("key"),
+        "fingerprint": record.get("fingerprint"),
+        "labels": {m: p.relative_to(folder).as_posix() for m, p in results.labels.items()},
+        "dicom_seg": {m: p.relative_to(folder).as_posix() for m, p in results.segmentations.items()},
+        "notes": results.notes,
+    }
+    write_text(folder / RESULTS_NAME, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return results
+
+
+def results_are_current(folder: Path, study: PreparedStudy, record: Mapping[str, Any]) -> bool:
+    """Whether ``folder`` holds the results of this preparation and this prediction."""
+    try:
+        content = json.loads((folder / RESULTS_NAME).read_text(encoding="utf-8"))
+        same = content["key"] == study.record["key"] and content["fingerprint"] == record["fingerprint"]
+        files = [*content["labels"].values(), *content["dicom_seg"].values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return same and all((folder / name).is_file() for name in files)
+
+
+def _version(record: Mapping[str, Any]) -> str:
+    return str(record.get("version") or "unknown")
+
+
+def _write_labels(labels: Volume, image: SourceImage, path: Path, values: Mapping[int, int], edition: str) -> None:
+    """Class indices as label values, with the geometry of the original file where it is NIfTI."""
+    geometry = None
+    if image.kind == NIFTI:
+        geometry = pack_geometry(nib.load(image.files[0]).header)
+    on_disk = disk_label_values(np.asarray(labels.data), values, edition)
+    with atomic_path(path) as temporary:
+        nib.save(label_image(on_disk, labels.affine, geometry), temporary)
