@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from medmap_monai.data.study import StudyError
 from medmap_monai.engines.case_maps import CaseMaps, cut_case
 from medmap_monai.engines.evaluation_samples import label_geometry
+from medmap_monai.engines.score_pool import ScorePool
 from medmap_monai.inferers.subset_sweep import SubsetSweepInferer
 from medmap_monai.metrics.edge_cases import EdgeCases
-from medmap_monai.metrics.lesion_wise import lesion_scores
-from medmap_monai.metrics.region_scores import RegionScore, region_scores
+from medmap_monai.metrics.region_scores import RegionScore
 from medmap_monai.metrics.regions import Region
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.resample import resample_to_grid
@@ -49,6 +49,7 @@ class CaseScorer:
         edge_cases: values where a region is empty.
         lesion_wise: add lesion-wise scores.
         device: where to run.
+        pool: computes the scores; None: this process.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class CaseScorer:
         edge_cases: EdgeCases,
         lesion_wise: bool,
         device: torch.device,
+        pool: ScorePool | None = None,
     ) -> None:
+        self.pool = pool or ScorePool(0)
         self.network = network
         self.inferer = inferer
         self.modalities = modalities
@@ -99,15 +102,21 @@ class CaseScorer:
         label = sample["label"]
         spacing, diagonal = label_geometry(label)
         reference = torch.as_tensor(label)[0].as_subclass(Tensor).cpu()
+        how = (self.regions, spacing, self.edge_cases, diagonal, self.lesion_wise)
+        started: list[tuple[tuple[bool, ...], Callable[[], list[RegionScore]]]] = []
         for mask, prediction in self._sweep(sample, masks):
-            number, name = self.modalities.subset_id(mask), self.modalities.subset_name(mask)
-            found = region_scores(prediction, reference, self.regions, spacing, self.edge_cases, diagonal)
-            if self.lesion_wise:
-                found += lesion_scores(prediction, reference, self.regions)
-            scores += [SubsetScore(number, name, sum(mask), score) for score in found]
             if keep_maps:
-                maps[name] = prediction.numpy().astype(np.uint8)
+                maps[self.modalities.subset_name(mask)] = prediction.numpy().astype(np.uint8)
+            started.append((mask, self.pool.start(prediction, reference, *how)))
+            if self.pool.workers == 0:  # nothing is gained by keeping the maps of all subsets
+                scores += self._named(*started.pop())
+        for mask, collect in started:
+            scores += self._named(mask, collect)
         return scores, maps
+
+    def _named(self, mask: tuple[bool, ...], collect: Callable[[], list[RegionScore]]) -> list[SubsetScore]:
+        number, name = self.modalities.subset_id(mask), self.modalities.subset_name(mask)
+        return [SubsetScore(number, name, sum(mask), score) for score in collect()]
 
     def cut(
         self, case_id: str, sample: Mapping[str, Any], maps: Mapping[str, NDArray[np.uint8]], classes: Sequence[str]

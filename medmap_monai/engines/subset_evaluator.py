@@ -29,6 +29,7 @@ from medmap_monai.engines.evaluation_progress import EvaluationProgress
 from medmap_monai.engines.evaluation_samples import FILE, EvaluationSamples
 from medmap_monai.engines.fingerprint import software_versions, weights_sha256
 from medmap_monai.engines.results_store import FAILURES_FILE, METRICS_FILE, SUMMARY_FILE, ResultsStore, read_metrics
+from medmap_monai.engines.score_pool import ScorePool, cores_beside_a_gpu
 from medmap_monai.engines.training_checkpoint import load_model
 from medmap_monai.inferers.subset_sweep import SubsetSweepInferer
 from medmap_monai.metrics.bootstrap import DEFAULT_RESAMPLES
@@ -89,6 +90,8 @@ class SubsetEvaluator:
         merge_only: evaluate nothing, merge what the shards left.
         keep_maps: of how many cases (the first complete ones by name) the label maps are kept for the report.
         num_workers: processes that load studies ahead.
+        metric_workers: processes that compute scores; None: the other cores where ``device`` is a GPU, else none. The
+            files are the same.
         amp: mixed precision.
         seed, confidence, resamples: of the bootstrap intervals.
         handlers: further ignite handlers for the MONAI evaluator that runs the cases.
@@ -122,6 +125,7 @@ class SubsetEvaluator:
         merge_only: bool = False,
         keep_maps: int = 1,
         num_workers: int = 0,
+        metric_workers: int | None = None,
         amp: bool = False,
         seed: int = 0,
         confidence: float = 0.95,
@@ -155,6 +159,7 @@ class SubsetEvaluator:
         self.merge_only = merge_only
         self.keep_maps = keep_maps
         self.num_workers = num_workers
+        self.metric_workers = metric_workers
         self.amp = amp
         self.seed = seed
         self.confidence = confidence
@@ -285,6 +290,10 @@ class SubsetEvaluator:
             collate_fn=no_collation,
         )
         self.network.to(self.device)
+        workers = self.metric_workers
+        if workers is None:
+            workers = cores_beside_a_gpu(self.device, self.num_workers)
+        pool = ScorePool(workers)
         scorer = CaseScorer(
             self.network,
             self.inferer,
@@ -294,8 +303,9 @@ class SubsetEvaluator:
             self.edge_cases,
             self.lesion_wise,
             self.device,
+            pool,
         )
-        with EvaluationProgress(len(pending), len(records) - len(pending), self.progress) as progress:
+        with pool, EvaluationProgress(len(pending), len(records) - len(pending), self.progress) as progress:
 
             def update(engine: Any, batch: list[dict[str, Any]]) -> dict[str, Any]:
                 case_id = str(batch[0]["case_id"])

@@ -372,3 +372,8 @@ def test_case_ids_cannot_become_formulas(tmp_path):
     lines = (tmp_path / "out/metrics.csv").read_text().splitlines()
     assert all(line.startswith("'=1+1,") for line in lines[1:])
     assert set(read_metrics(tmp_path / "out/metrics.csv")["case_id"]) == {"=1+1"}
+
+
+def test_scores_of_other_processes_are_the_same_files(cohort, finished, tmp_path):
+    make_evaluator(cohort, tmp_path, metric_workers=1).run()
+    assert results(tmp_path) == results(finished)
