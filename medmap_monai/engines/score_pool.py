@@ -84,7 +84,7 @@ class ScorePool:
         # no metric looks beyond the foreground, and less travels
         box = foreground_box(prediction, reference)
         maps = (np.ascontiguousarray(m[box].numpy()) for m in (prediction, reference))
-        task = ScoreTask(*maps, *how)  # type: ignore[call-arg, arg-type]
+        task = ScoreTask(*maps, *how)  # type: ignore[arg-type]
         try:
             if self._pool is None:
                 context = multiprocessing.get_context("spawn")  # a forked process cannot use this one's GPU

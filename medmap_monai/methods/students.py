@@ -13,6 +13,10 @@ from torch.utils.checkpoint import checkpoint
 from medmap_monai.networks.aligned import AlignedNetwork
 from medmap_monai.networks.base import DecoderOutput, ModalityFeatures, ModalityNetwork, take_rows, zero_absent
 
+#: bytes per voxel and finest channel that a student keeps for backward in float32: RFNet's whole PASSION step with four
+#: students of 8 channels at 80^3 takes 6.0 GiB on a GPU, hence at most this
+STUDENT_BYTES = 400
+
 
 class StudentMode(StrEnum):
     """How students run; the numbers are the same apart from the random numbers that dropout draws."""
@@ -92,9 +96,21 @@ def map_students(
 
 
 def fastest_mode(finest: Tensor, rows: int) -> StudentMode:
-    """Measured with four students on one CPU thread: batched is 10-20 % faster at 32^3, 15 % slower at 80^3."""
+    """Batched, where that is fastest and fits.
+
+    On one CPU thread batched is 10-20 % faster at 32^3 with four students and 15 % slower at 80^3. On a GPU it is the
+    fewest kernels; where all students together would need more than half of the device's memory, they are computed
+    one after the other and again in backward. The device's size decides, not what is free at the moment: a step must
+    take the same course every time.
+    """
     voxels = rows * finest.shape[3:].numel()
-    return StudentMode.SEQUENTIAL if finest.device.type == "cpu" and voxels > 2**20 else StudentMode.BATCHED
+    if finest.device.type == "cpu":
+        return StudentMode.SEQUENTIAL if voxels > 2**20 else StudentMode.BATCHED
+    if finest.device.type != "cuda" or not torch.is_grad_enabled():
+        return StudentMode.BATCHED
+    need = voxels * finest.shape[2] * STUDENT_BYTES * finest.element_size() / 4
+    memory = torch.cuda.get_device_properties(finest.device).total_memory
+    return StudentMode.CHECKPOINT if need > memory / 2 else StudentMode.BATCHED
 
 
 def _decode_alone(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -58,3 +60,21 @@ def test_no_student_at_all_is_an_error() -> None:
         decode_students(net, net.encode(image, present), torch.zeros_like(present))
     with pytest.raises(ValueError, match="sequential"):
         decode_students(net, net.encode(image, present), present, "serial")
+
+
+@pytest.mark.parametrize(("gigabytes", "mode"), [(80, "batched"), (8, "checkpoint")])
+def test_students_that_do_not_fit_a_gpu_are_computed_again(monkeypatch, gigabytes: int, mode: str) -> None:
+    class Finest:
+        """What is asked of features on a GPU: four modalities of 8 channels at 80^3."""
+
+        device = torch.device("cuda:0")
+        shape = torch.Size((1, 4, 8, 80, 80, 80))
+
+        def element_size(self) -> int:
+            return 4
+
+    properties = SimpleNamespace(total_memory=gigabytes * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    assert fastest_mode(Finest(), rows=4) == mode
+    with torch.no_grad():
+        assert fastest_mode(Finest(), rows=400) == "batched"
