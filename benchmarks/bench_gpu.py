@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_gpu_epoch import measure_epoch
 from bench_gpu_tables import markdown
 from bench_passion import build_method, build_network, conv_unit
 from torch import Tensor
@@ -266,6 +265,8 @@ def main() -> None:
                 if spec["kind"] in ("sweep", "prediction"):
                     row |= measure_inference(spec, args.shape, args.size, min(args.repeats, 3))
                 elif spec["kind"] == "epoch":
+                    from bench_gpu_epoch import measure_epoch  # needs scipy, which the other rows do not
+
                     short = {"steps": 2, "epochs": 1, "workers": 0} if small else {}
                     brain_box = [24] * 3 if small else [144, 176, 144]
                     row |= measure_epoch(spec | short, DEVICE, args.size, brain_box)
