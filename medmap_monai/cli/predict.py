@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+PREPARED_NAME = "prepared"
+
 if TYPE_CHECKING:
     from medmap_monai.engines.study_predictor import StudyPredictor
 
@@ -29,6 +31,11 @@ def predict(
     reliability: Path | None = typer.Option(
         None, help="reliability.json of an evaluation (default: the one in the bundle's models/, if any)."
     ),
+    prepare: bool = typer.Option(
+        False, "--prepare", help="DICOM or native NIfTI: 'medmap prepare' first, then results on the original images."
+    ),
+    skull_strip: str = typer.Option("auto", help="With --prepare: auto, deepbet, synthstrip, hd-bet or none."),
+    ignore_unclear: bool = typer.Option(False, help="With --prepare: go on without images that nobody recognises."),
     trust: bool = typer.Option(False, "--trust", help="Do not warn that a bundle is code."),
     override: list[str] = typer.Option([], "--set", help="Any configuration value, as key=value. Repeatable."),
 ) -> None:
@@ -39,6 +46,9 @@ def predict(
     used and absent, voxels and ml per class, expected quality, model, seconds. What is there already is made again
     only when weights, configuration or input files have changed. A study that cannot be used is reported, the
     others are finished, and the exit code is 1. NIfTI files that are not used are listed first.
+
+    With --prepare STUDIES is what a scanner or a PACS exported. Every study then gives OUTPUT/STUDY/report.html, label
+    maps on the grid of every original image and, for DICOM, a DICOM SEG per series. Research use only.
 
     Files with any names: an option per modality of the bundle, such as --flair FILE --t1ce FILE.
 
@@ -55,7 +65,14 @@ def predict(
     from medmap_monai.utils.bundle_workflow import parse_overrides
 
     files = given_files(ctx)
+    native = None
+    failed: list[str] = []
     try:
+        if prepare:
+            from medmap_monai.cli.prepare import prepare_for_prediction
+
+            native, failed = prepare_for_prediction(studies, output, files, skull_strip, ignore_unclear)
+            studies, files = output / PREPARED_NAME, {}
         if files:
             if studies is not None:
                 raise ValueError(
@@ -66,6 +83,12 @@ def predict(
             fail("give a folder of studies, a manifest, or the files of one study such as --flair FILE", 2)
         else:
             tell_unused(studies, edition, strict)
+
+        def attach(engine: StudyPredictor) -> None:
+            StudyProgress().attach(engine)
+            if native is not None:
+                native.attach(engine)
+
         predictor = run_inference(
             studies,
             bundle,
@@ -78,7 +101,7 @@ def predict(
             reliability=reliability,
             trust=trust,
             settings=parse_overrides(override),
-            attach=StudyProgress().attach,
+            attach=attach,
         )
     except (OSError, ValueError, StudiesFailedError) as error:
         fail(error)
@@ -88,6 +111,10 @@ def predict(
     for reason, count in Counter(predictor.again.values()).items():
         typer.echo(f"  {count} of them again: {reason}")
     _print_findings(predictor)
+    if native is not None:
+        from medmap_monai.cli.prepare import tell_native_results
+
+        tell_native_results(native, failed)
 
 
 def _print_findings(predictor: StudyPredictor) -> None:

@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from medmap_monai.clinical.native_results import NativeResults
     from medmap_monai.clinical.prepare_folder import PreparedStudy
 
 ONE = "Only one study: this file, DICOM folder or series description is its {}; 'none' leaves it out."
@@ -106,3 +107,40 @@ def describe(study: PreparedStudy) -> list[str]:
     lines += [f"  left out: {entry['image']} ({entry['reason']})" for entry in record["left_out"]]
     lines += [f"  not recognised: {entry['image']} ({entry['reason']})" for entry in record["unclear"]]
     return lines + [f"  warning: {text}" for text in [*record["warnings"], *record["notes"]]]
+
+
+def prepare_for_prediction(
+    folder: Path | None, output: Path, given: dict[str, str], skull_strip: str, ignore_unclear: bool
+) -> tuple[NativeResults, list[str]]:
+    """Prepare into OUTPUT/prepared; what brings predictions back to the original images, and messages of failures.
+
+    Raises:
+        ValueError: no folder, or no study could be prepared.
+    """
+    from medmap_monai.clinical.native_results import NativeResults
+
+    if folder is None:
+        raise ValueError("--prepare needs the folder that the images lie in")
+    studies = run_prepare(folder, output / "prepared", given, skull_strip, "LPS", ignore_unclear)
+    failed = [study.error for study in studies if study.error]
+    if len(failed) == len(studies):
+        raise ValueError("no study could be prepared:\n" + "\n".join(f"  {text}" for text in failed))
+    native = NativeResults(studies, output)
+    native.forget_incomplete()
+    return native, failed
+
+
+def tell_native_results(native: NativeResults, failed: list[str]) -> None:
+    """Say what was written, and end with an error where something was not."""
+    from medmap_monai.cli.errors import fail
+
+    for name, results in native.written.items():
+        seg = f", {len(results.segmentations)} DICOM SEG" if results.segmentations else ""
+        typer.echo(
+            f"{name}: {len(results.labels)} label maps on original images{seg}; {native.output / name}/report.html"
+        )
+        for note in results.notes:
+            typer.secho(f"  {name}: {note}", fg=typer.colors.YELLOW)
+    problems = [*failed, *native.problems.values()]
+    if problems:
+        fail(f"{len(problems)} studies are incomplete:\n" + "\n".join(f"  {text}" for text in problems))

@@ -60,7 +60,7 @@ class RestoreToOriginal(Transform):
             labels = scores[0].round().to(torch.uint8).numpy()
             restored = torch.from_numpy(resample_to_grid(labels, own_affine, shape, affine, "nearest"))
         else:
-            restored = _resample_probabilities(_probabilities(scores).numpy(), own_affine, shape, affine)
+            restored = _resample_probabilities(class_probabilities(scores).numpy(), own_affine, shape, affine)
         return MetaTensor(restored[None], affine=torch.from_numpy(affine.copy()), meta=meta)
 
 
@@ -98,7 +98,7 @@ def _copy_voxels(classes: torch.Tensor, to_model: np.ndarray, shape: tuple[int, 
     return restored
 
 
-def _probabilities(scores: torch.Tensor) -> torch.Tensor:
+def class_probabilities(scores: torch.Tensor) -> torch.Tensor:
     """``scores`` (K, ...) as probabilities; those that are probabilities already (windows were blended so) stay."""
     scores = scores.float()
     are_probabilities = bool(((scores.sum(dim=0) - 1).abs() < 1e-3).all()) and bool((scores > -1e-3).all())

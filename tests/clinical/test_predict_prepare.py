@@ -1,0 +1,147 @@
+"""``medmap predict --prepare``: from a DICOM export to label maps, DICOM SEG and a page on its own slices."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from medmap_monai.cli.main import app
+from medmap_monai.clinical.native_labels import native_classes
+from medmap_monai.clinical.volume import Volume
+from tests.clinical.scanner import load, rigid, write_dicom_study
+
+
+@pytest.fixture(scope="module")
+def export(heads: dict[str, Volume], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("pacs") / "export"
+    uid = write_dicom_study(folder / "patient A", {m: heads[m] for m in ("flair", "t2")})
+    return folder, uid
+
+
+@pytest.fixture(scope="module")
+def result(
+    export: tuple[Path, str], random_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[str], str]:
+    """Output folder, command, and what it said. The weights are random: only the way there and back counts."""
+    root = tmp_path_factory.mktemp("predicted")
+    bundle = root / "brats_unet_dropout"
+    source = Path(__file__).resolve().parents[2] / "bundles" / "brats_unet_dropout"
+    shutil.copytree(source, bundle, ignore=shutil.ignore_patterns("*.pt", "*.ts"))
+    shutil.copy(random_weights, bundle / "models" / "model.pt")
+    command = ["predict", str(export[0]), "--prepare", "--skull-strip", "none", "--bundle", str(bundle), "--trust"]
+    command += ["--overlay", "phantom", "--output", str(root / "out")]
+    done = CliRunner().invoke(app, command)
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return root / "out", command, done.output
+
+
+def test_every_original_image_gets_a_label_map(result: tuple[Path, list[str], str], heads: dict[str, Volume]) -> None:
+    out, _, told = result
+    assert "2 label maps on original images, 2 DICOM SEG" in told
+    for modality in ("flair", "t2"):
+        labels = load(out / "patient_A" / "native" / f"patient_A_{modality}_seg.nii.gz")
+        assert labels.data.shape == heads[modality].data.shape
+        np.testing.assert_allclose(labels.affine, heads[modality].affine, atol=1e-4)
+        assert labels.data.any()
+
+
+def test_the_label_map_lies_where_the_prediction_lies(result: tuple[Path, list[str], str]) -> None:
+    """Back on the prepared grid by the transform of prepared.json, the native map is the prediction again."""
+    out = result[0]
+    record = json.loads((out / "prepared" / "patient_A" / "prepared.json").read_text())
+    predicted = load(out / "patient_A_seg.nii.gz")
+    for modality in ("flair", "t2"):
+        native = load(out / "patient_A" / "native" / f"patient_A_{modality}_seg.nii.gz")
+        to_own = np.asarray(record["sequences"][modality]["reference_to_own_world"])
+        back = native.on_grid(predicted.data.shape, predicted.affine, to_own, "nearest")
+        seen = Volume(np.ones_like(native.data), native.affine)
+        inside = seen.on_grid(predicted.data.shape, predicted.affine, to_own, "nearest") > 0
+        both = 2 * ((back > 0) & (predicted.data > 0) & inside).sum()
+        assert both / ((back[inside] > 0).sum() + (predicted.data[inside] > 0).sum()) > 0.6
+
+
+def test_dicom_seg_reads_back_as_the_label_map(
+    result: tuple[Path, list[str], str], export: tuple[Path, str], heads: dict[str, Volume]
+) -> None:
+    hd = pytest.importorskip("highdicom", reason="highdicom (extra 'dicom') is not installed")
+    out = result[0]
+    for modality in ("flair", "t2"):
+        seg = hd.seg.segread(out / "patient_A" / "dicom" / f"patient_A_{modality}_seg.dcm")
+        assert seg.StudyInstanceUID == export[1]
+        assert seg.SeriesDescription.startswith("RESEARCH")
+        assert seg.ContentLabel == "RESEARCH"
+        native = load(out / "patient_A" / "native" / f"patient_A_{modality}_seg.nii.gz").data
+        number = {}
+        for segment in seg.SegmentSequence:
+            assert segment.SegmentedPropertyTypeCodeSequence[0].CodingSchemeDesignator == "SCT"
+            assert segment.AnatomicRegionSequence[0].CodeMeaning == "Brain"
+            number[segment.TrackingID.split()[-1]] = segment.SegmentNumber
+        volume = seg.get_volume(combine_segments=False)
+        values = {"NCR": 1, "ED": 2, "ET": 3}
+        edition = json.loads((out / "patient_A_seg.json").read_text())
+        values = {name: edition["label_values"][str(index)] for name, index in values.items()}
+        affine = np.diag([-1, -1, 1, 1]) @ volume.affine  # RAS; axes are slices, rows, columns of what is stored
+        for name, segment in number.items():
+            array = volume.array[..., segment - 1]
+            places = np.argwhere(array)
+            world = np.c_[places, np.ones(len(places))] @ affine.T
+            voxels = np.rint(world @ np.linalg.inv(heads[modality].affine).T).astype(int)[:, :3]
+            expected = np.argwhere(native == values[name])
+            assert {tuple(v) for v in voxels.tolist()} == {tuple(v) for v in expected.tolist()}
+
+
+def test_dciodvfy_finds_no_error(result: tuple[Path, list[str], str]) -> None:
+    program = shutil.which("dciodvfy")
+    if program is None:
+        pytest.skip("dciodvfy is not installed (Debian's dicom3tools)")
+    for path in sorted((result[0] / "patient_A" / "dicom").glob("*.dcm")):
+        done = subprocess.run([program, str(path)], capture_output=True, text=True, check=False)
+        errors = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
+        assert errors == [], "\n".join(errors)
+
+
+def test_the_page_says_what_was_done(result: tuple[Path, list[str], str]) -> None:
+    page = (result[0] / "patient_A" / "report.html").read_text(encoding="utf-8")
+    assert page.index("RESEARCH USE ONLY") < page.index("<h1>")
+    for words in ("t2_tse_tra_512", "moved", "sharpness", "patient&#39;s left", "no evaluation came with them"):
+        assert words in page or words.replace("&#39;", "'") in page, words
+    assert "Mustermann" not in page
+    assert 'src="http' not in page
+
+
+def test_what_is_complete_is_kept_and_what_is_not_is_done_again(result: tuple[Path, list[str], str]) -> None:
+    out, command, _ = result
+    page = out / "patient_A" / "report.html"
+    page.write_text("kept")
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 0, again.output
+    assert "1 were done already" in again.output
+    assert page.read_text() == "kept"
+    (out / "patient_A" / "native" / "patient_A_t2_seg.nii.gz").unlink()
+    third = CliRunner().invoke(app, command)
+    assert third.exit_code == 0, third.output
+    assert (out / "patient_A" / "native" / "patient_A_t2_seg.nii.gz").is_file()
+    assert page.read_text() != "kept"
+
+
+def test_probabilities_are_interpolated_before_the_class_is_chosen() -> None:
+    """Half-way between a background and a tumour voxel, 0.4 against 0.6: nearest labels could not know."""
+    probabilities = np.zeros((2, 4, 1, 1), dtype=np.float32)
+    probabilities[1, :, 0, 0] = [0.0, 0.3, 0.9, 1.0]
+    probabilities[0] = 1 - probabilities[1]
+    half = np.eye(4)
+    half[0, 3] = 0.5
+    classes = native_classes(probabilities, np.eye(4), (4, 1, 1), np.eye(4), half)
+    # voxel i of the original lies at i - 0.5 of the prepared grid
+    assert classes[:, 0, 0].tolist() == [0, 0, 1, 1]
+    turn = rigid((0, 0, 180), (3, 0, 0))
+    classes = native_classes(probabilities, np.eye(4), (4, 1, 1), np.eye(4), turn)
+    assert classes[:, 0, 0].tolist() == [1, 1, 0, 0]
