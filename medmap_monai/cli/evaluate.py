@@ -9,7 +9,7 @@ import typer
 
 def evaluate(
     dataset: Path = typer.Argument(..., help="Folder of studies with labels, or a CSV/JSON manifest."),
-    bundle: Path = typer.Option(..., "--bundle", "-b", help="Folder of the bundle, with its weights in models/."),
+    bundle: Path = typer.Option(..., "--bundle", "-b", help="Name or folder of the bundle, with its weights."),
     output: Path = typer.Option(..., "--output", "-o", help="Folder for metrics.csv, summary.json and the rest."),
     overlay: list[str] = typer.Option([], help="Extra configuration merged over evaluate.json, such as 'phantom'."),
     edition: str | None = typer.Option(None, help="Names and label values of the studies (default: detected)."),

@@ -9,7 +9,7 @@ import typer
 
 def features(
     studies: Path = typer.Argument(..., help="Folder of studies, or a CSV/JSON manifest; complete ones are used."),
-    bundle: Path = typer.Option(..., "--bundle", "-b", help="Folder of the bundle, with its weights in models/."),
+    bundle: Path = typer.Option(..., "--bundle", "-b", help="Name or folder of the bundle, with its weights."),
     output: Path = typer.Option(..., "--output", "-o", help="The .npz file to write."),
     overlay: list[str] = typer.Option([], help="Extra configuration merged over inference.json, such as 'phantom'."),
     edition: str | None = typer.Option(None, help="Names and label values of the studies (default: detected)."),

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def info(
     studies: Path | None = typer.Argument(None, help="A study, a folder of studies or a manifest to look at."),
-    bundle: Path | None = typer.Option(None, "--bundle", "-b", help="A bundle to look at."),
+    bundle: Path | None = typer.Option(None, "--bundle", "-b", help="A bundle to look at: folder or name."),
+    bundles: bool = typer.Option(False, "--bundles", help="List the bundles that came with this package."),
     edition: str | None = typer.Option(None, help="Edition of the studies (default: detected)."),
     strict: bool = typer.Option(False, "--strict", help="A NIfTI file that is not used is an error."),
 ) -> None:
@@ -23,7 +24,7 @@ def info(
     Of studies, every NIfTI file is listed with what it was read as, or why it is not used. The exit code is 1 when
     a study cannot be used.
 
-    Examples: medmap info · medmap info studies/ · medmap info --bundle bundles/brats_unet_dropout
+    Examples: medmap info · medmap info studies/ · medmap info --bundles · medmap info --bundle brats_unet_dropout
     """
     from rich.console import Console
 
@@ -33,11 +34,13 @@ def info(
     try:
         if studies is not None:
             _show_studies(console, studies, edition, strict)
+        if bundles:
+            _show_bundles(console)
         if bundle is not None:
             _show_bundle(console, bundle)
     except (OSError, ValueError) as error:
         fail(error)
-    if studies is None and bundle is None:
+    if studies is None and bundle is None and not bundles:
         _show_installation(console)
 
 
@@ -91,9 +94,32 @@ def _show_studies(console: Console, source: Path, edition: str | None, strict: b
         fail(f"{len(unused)} NIfTI file(s) are not used (--strict)")
 
 
-def _show_bundle(console: Console, root: Path) -> None:
+def _show_bundles(console: Console) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from medmap_monai.utils.find_bundle import known_bundles
+    from medmap_monai.zoo.bundle_table import bundle_row
+
+    names = ("name", "task", "modalities", "regions", "weights", "Dice, complete", "Dice, worst single", "licence")
+    table = Table(*names, box=box.SIMPLE)
+    for folder in known_bundles().values():
+        row = bundle_row(folder)
+        complete = ", ".join(f"{region} {value:.2f}" for region, value in row.complete.items())
+        worst = ", ".join(f"{region} {value:.2f} ({name})" for region, (value, name) in row.worst.items())
+        measured = f"{complete}; {row.evaluated_on}" if complete else "-"
+        weights = "yes" if row.weights else "no"
+        cells = (row.name, row.task, " ".join(row.modalities), " ".join(row.regions), weights)
+        table.add_row(*cells, measured, worst or "-", row.license)
+    console.print(table)
+
+
+def _show_bundle(console: Console, bundle: Path) -> None:
     import json
 
+    from medmap_monai.utils.find_bundle import find_bundle
+
+    root = find_bundle(bundle)
     metadata = root / "configs" / "metadata.json"
     if not metadata.is_file():
         raise FileNotFoundError(f"{root} is not a bundle: it has no {metadata.relative_to(root)}")

@@ -11,6 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from medmap_monai.utils.find_bundle import find_bundle
+
 _META = "medmap_modality_files"
 
 
@@ -62,6 +64,7 @@ def bundle_modalities(bundle: Path, overlays: Sequence[str] = ()) -> tuple[str, 
         FileNotFoundError, ValueError: no bundle, or none that lists its modalities.
     """
     modalities: list[str] = []
+    bundle = find_bundle(bundle)
     for name in ("inference", *overlays):
         path = next((p for p in (bundle / "configs" / f"{name}.json", Path(name)) if p.is_file()), None)
         if path is None:

@@ -19,7 +19,9 @@ def predict(
     studies: Path | None = typer.Argument(
         None, help="One study's folder, a folder of many, or a CSV/JSON manifest. Or --MODALITY FILE for one study."
     ),
-    bundle: Path = typer.Option(..., "--bundle", "-b", help="Folder of the bundle, with its weights in models/."),
+    bundle: Path | None = typer.Option(
+        None, "--bundle", "-b", help="Name or folder of the bundle (default: brats_starter, where it came along)."
+    ),
     output: Path = typer.Option(..., "--output", "-o", help="Folder for the label maps and predictions.csv."),
     overlay: list[str] = typer.Option([], help="Extra configuration merged over inference.json, such as 'phantom'."),
     edition: str | None = typer.Option(None, help="Names and label values of the studies (default: detected)."),
@@ -52,7 +54,7 @@ def predict(
 
     Files with any names: an option per modality of the bundle, such as --flair FILE --t1ce FILE.
 
-    Example: medmap predict studies/ --bundle bundles/brats_unet_dropout --output segmentations/
+    Example: medmap predict studies/ --bundle brats_unet_dropout --output segmentations/
 
     Example: medmap predict --flair a.nii.gz --t1ce b.nii.gz -b bundles/brats_unet_dropout -o segmentations/
     """
@@ -63,11 +65,15 @@ def predict(
     from medmap_monai.engines.run_bundle import run_inference
     from medmap_monai.engines.study_predictor import StudiesFailedError
     from medmap_monai.utils.bundle_workflow import parse_overrides
+    from medmap_monai.utils.find_bundle import default_bundle
 
     files = given_files(ctx)
     native = None
     failed: list[str] = []
     try:
+        if bundle is None:
+            bundle = default_bundle()
+            typer.echo(f"bundle {bundle.name} (none was given)")
         if prepare:
             from medmap_monai.cli.prepare import prepare_for_prediction
 

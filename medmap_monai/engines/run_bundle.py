@@ -32,7 +32,7 @@ def run_inference(
 
     Args:
         studies: one study's folder, a folder of many, or a CSV/JSON manifest.
-        bundle: the bundle's folder.
+        bundle: the bundle's folder, or the name of one that came with this package.
         output: folder of the label maps and ``predictions.csv``.
         overlays: configurations merged over ``inference.json``.
         edition: names and label values of the studies; detected when None.
@@ -90,7 +90,7 @@ def run_evaluation(
 
     Args:
         dataset: folder of studies with labels, or a manifest.
-        bundle: the bundle's folder.
+        bundle: the bundle's folder, or the name of one that came with this package.
         output: folder of ``metrics.csv``, ``summary.json`` and the rest; finished cases in it are kept.
         overlays: configurations merged over ``evaluate.json``.
         subsets: names such as ``flair+t2``; None means all.

@@ -13,6 +13,7 @@ import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from medmap_monai.utils.config_keys import require_known_key, require_known_overlay
+from medmap_monai.utils.find_bundle import find_bundle
 
 _ARGUMENTS = "given_arguments"
 _warned: set[Path] = set()
@@ -42,7 +43,7 @@ def open_workflow(
     whatever a text begins with or holds (``$``, ``@``, ``%``, ``#``), it arrives as it is.
 
     Args:
-        bundle: the bundle's folder.
+        bundle: the bundle's folder, or the name of one that came with this package.
         config: name of a file in its ``configs`` (``inference``), without suffix.
         overlays: names in ``configs`` or paths of JSON/YAML files that are merged over it, in order.
         overrides: config ids to replace, such as ``{"dataset_dir": "studies"}``; None values are left out.
@@ -53,10 +54,8 @@ def open_workflow(
         FileNotFoundError: when the folder is no bundle, or a configuration does not exist; lists those that do.
         ValueError: for a key that the configuration does not know; lists those that it does.
     """
-    root = Path(bundle)
+    root = find_bundle(bundle)
     configs = root / "configs"
-    if not configs.is_dir():
-        raise FileNotFoundError(f"{root} is not a bundle: it has no folder 'configs'")
     files = [_config_file(configs, name) for name in (config, *overlays)]
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     _check_keys(configs, files, given)

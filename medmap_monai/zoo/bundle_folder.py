@@ -15,6 +15,8 @@ import torch
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
+from medmap_monai.utils.find_bundle import find_bundle
+
 #: configuration files that are run together, by the name of the set; ``base+overlay`` merges from left to right
 CONFIG_SETS: dict[str, tuple[str, ...]] = {
     "train": ("train",),
@@ -38,16 +40,14 @@ class BundleFolder:
     """One bundle on disk.
 
     Args:
-        root: the bundle's folder.
+        root: the bundle's folder, or the name of one that came with this package.
 
     Raises:
         FileNotFoundError: when it has no ``configs``.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).resolve()
-        if not (self.root / "configs").is_dir():
-            raise FileNotFoundError(f"{root} is not a bundle: it has no folder 'configs'")
+        self.root = find_bundle(root).resolve()
 
     @property
     def name(self) -> str:

@@ -1,0 +1,115 @@
+"""Bundles are found by path, and by the name of one that came with the package, from the wheel too."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from medmap_monai.cli.main import app
+from medmap_monai.utils import find_bundle as places
+from medmap_monai.utils.find_bundle import DEFAULT_BUNDLE, default_bundle, find_bundle, known_bundles
+from medmap_monai.zoo.bundle_table import RECIPE, SYNTHETIC, bundle_row
+from tests.zoo.conftest import BUNDLES, copy_bundle
+
+REPOSITORY = BUNDLES.parent
+
+
+def test_by_path_and_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_bundle("brats_unet_dropout").resolve() == (BUNDLES / "brats_unet_dropout").resolve()
+    own = copy_bundle(tmp_path)
+    assert find_bundle(own) == own
+    assert find_bundle("brats_unet_dropout") == Path("brats_unet_dropout")  # a folder of that path comes first
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no folder 'configs'"):
+        find_bundle("empty")
+    with pytest.raises(FileNotFoundError, match=r"by name are: .*brats_unet_dropout"):
+        find_bundle("brats_unet")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        find_bundle("elsewhere/brats_unet_dropout")
+
+
+def test_default_needs_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "bundle_places", lambda: [tmp_path])
+    with pytest.raises(FileNotFoundError, match=r"no brats_starter with weights.*--bundle"):
+        default_bundle()
+    starter = copy_bundle(tmp_path).rename(tmp_path / DEFAULT_BUNDLE)
+    with pytest.raises(FileNotFoundError, match="with weights"):
+        default_bundle()
+    (starter / "models" / "model.pt").write_bytes(b"weights")
+    assert default_bundle() == starter
+    result = CliRunner().invoke(app, ["predict", str(tmp_path / "absent"), "--output", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert "bundle brats_starter (none was given)" in result.output
+
+
+def test_table_of_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = bundle_row("brats_unet_dropout")
+    assert (row.weights, row.evidence, row.complete) == (False, RECIPE, {})
+    assert row.modalities == ("flair", "t1ce", "t1", "t2")
+    assert row.regions == ("WT", "TC", "ET")
+    assert row.license == "Apache-2.0"
+    assert bundle_row("myops_dmafnet").regions == ("LVB", "RVB", "MYO", "oedema", "scar")
+
+    bundle = copy_bundle(tmp_path)
+    (bundle / "models" / "model.pt").write_bytes(b"weights")
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    metadata["data_source"] = "synthetic studies"
+    (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
+    subsets = {"flair": 0.8, "t1ce": 0.6, "t1": 0.5, "t2": 0.7, "t2+t1+t1ce+flair": 0.9}
+    content = {
+        "format": 1,
+        "minimum_dice": 0.5,
+        "modalities": ["flair", "t1ce", "t1", "t2"],
+        "data": "phantoms",
+        "synthetic": True,
+        "cases": 12,
+        "subsets": {name: {"WT": {"mean": mean, "ci": None, "n": 12}} for name, mean in subsets.items()},
+    }
+    (bundle / "models" / "reliability.json").write_text(json.dumps(content), encoding="utf-8")
+    row = bundle_row(bundle)
+    assert row.evidence == SYNTHETIC
+    assert (row.complete, row.worst) == ({"WT": 0.9}, {"WT": (0.5, "t1")})
+    assert row.evaluated_on == "phantoms (synthetic), n = 12"
+
+    monkeypatch.setenv("COLUMNS", "250")
+    shown = CliRunner().invoke(app, ["info", "--bundles"]).output
+    assert all(name in shown for name in known_bundles())
+
+
+def test_wheel_carries_the_bundles(tmp_path: Path, random_weights: Path, phantom_cohort: Path) -> None:
+    """Installed from the wheel and used outside the repository."""
+    pytest.importorskip("setuptools", minversion="77")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(REPOSITORY)]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "site")
+    for bundle in known_bundles():
+        assert f"medmap_monai/bundles/{bundle}/configs/train.json" in names
+        assert f"medmap_monai/bundles/{bundle}/LICENSE" in names
+    assert "medmap_monai/zoo/parts/common/train.json" in names
+    assert not [name for name in names if name.startswith("medmap_monai/bundles/") and "/runs/" in name]
+    assert wheel.stat().st_size < 30e6
+
+    study = next(path for path in sorted(phantom_cohort.iterdir()) if path.is_dir())
+    program = "from medmap_monai.cli.main import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", program, "predict", str(study), "--bundle", "brats_unet_dropout", "--overlay"]
+    command += ["phantom", "--output", str(tmp_path / "out"), "--set", f"checkpoint={random_weights}"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / f"{study.name}_seg.nii.gz").is_file()
+    listed = [sys.executable, "-c", program, "info", "--bundles"]
+    done = subprocess.run(listed, cwd=tmp_path, env={**environment, "COLUMNS": "250"}, capture_output=True, text=True)
+    assert "brats_passion_rfnet" in done.stdout, done.stderr
