@@ -28,11 +28,16 @@ TESTED_IN = {
     "federated": "tests/zoo/test_docs.py",
     "run-on-slurm": "tests/pipelines/test_slurm.py",
 }
-RUN_HERE = ("evaluate", "splits", "reproduce-a-paper", "compare-methods")
+RUN_HERE = ("evaluate", "splits", "reproduce-a-paper", "compare-methods", "train-on-gpus")
 TRAIN = "python -m monai.bundle run training --config_file configs/train.json"
 NOT_RUN = {
     f"{TRAIN} --dataset_dir COHORT --split_file split.csv": (
         "full size; tests/bundles/test_commands.py runs it with the phantom overlay"
+    ),
+    f"{TRAIN} --dataset_dir DATA": "full size; tests/bundles/test_commands.py runs it with the phantom overlay",
+    "torchrun --standalone --nproc_per_node=4 -m monai.bundle run training --config_file "
+    "\"['configs/train.json','configs/multi_gpu_train.json']\" --dataset_dir DATA": (
+        "full size; tests/bundles/test_commands.py runs it with two processes and the phantom overlay"
     ),
     "python pipelines/compare_methods.py --only passion --seeds 0 1 2 --processes 2": (
         "hours; tests/pipelines/test_compare_methods.py makes the smallest run"
@@ -135,6 +140,15 @@ def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_weight
     assert Path("evaluation/features.npz").is_file()
     assert Path("report.html").is_file()
     assert Path("comparison.html").is_file()
+
+
+def test_train_on_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = copy_bundle(tmp_path / "bundles")
+    monkeypatch.chdir(bundle)
+    write_cohort("DATA", cases=4, shape=(24, 24, 24), seed=5)
+    (command,) = to_run("train-on-gpus")
+    assert "2 cases written, 0 found" in medmap(command.replace("--workers 2", "--workers 0"))
+    assert len(list(Path("store").glob("*.json"))) == 2
 
 
 def test_reproduce_a_paper(tmp_path: Path, run_command: Run) -> None:
