@@ -47,6 +47,7 @@ class Edition:
         patient: regular expression of a case id whose first group is the patient, for data sets with several time
             points of one patient; None: every case is a patient of its own.
         rate_order: order in which combination names such as ``2468`` list the modalities' missing rates.
+        skull_stripped: True where images are brains with nothing around them, so that a head with its skull is a fault.
         slices: True when the through-plane spacing is so coarse that networks work on 2-D slices.
     """
 
@@ -71,6 +72,7 @@ class Edition:
     patient: str | None = None
     rate_order: tuple[str, ...] = ()
     slices: bool = False
+    skull_stripped: bool = False
 
     def __post_init__(self) -> None:
         if set(self.suffixes) != set(self.modalities):
@@ -143,6 +145,7 @@ _BRATS2020 = Edition(
     odd_labels=(r".*Segm",),  # case 355 of the published archive has W39_1998.09.19_Segm.nii
     case_name="BraTS20_Training_{:03d}",
     rate_order=("t1", "t1ce", "flair", "t2"),
+    skull_stripped=True,
 )
 
 _BRATS2023 = replace(

@@ -24,6 +24,7 @@ from medmap_monai.metrics.regions import Region
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.resample import resample_to_grid
 from medmap_monai.transforms.restore import RestoreToOriginal
+from medmap_monai.transforms.shown import SHOWN, where_shown
 
 _log = logging.getLogger(__name__)
 
@@ -144,6 +145,9 @@ class CaseScorer:
             found = result[0].as_subclass(Tensor).cpu()
             if not same_grid:
                 found = restore(MetaTensor(found, meta=sample["image"].meta)).as_subclass(Tensor)
+            shown = sample.get(SHOWN)
+            if shown is not None:  # as medmap predict does: background where these modalities show nothing
+                found[~where_shown(shown, mask)] = 0
             yield mask, found[0]
 
 

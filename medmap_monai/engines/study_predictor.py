@@ -27,7 +27,7 @@ from medmap_monai.engines.training_checkpoint import load_model
 from medmap_monai.metrics.plausibility import plausibility_flags
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.nifti_provenance import read_provenance
-from medmap_monai.transforms.restore import PROVENANCE, RestoreToOriginal
+from medmap_monai.transforms.restore import PROVENANCE, SHOWN_HERE, RestoreToOriginal
 from medmap_monai.utils.colour_tables import write_colour_tables
 from medmap_monai.utils.files import write_text
 from medmap_monai.utils.output import (
@@ -315,6 +315,9 @@ class StudyPredictor(SupervisedEvaluator):
 def _plausibility(output: Mapping[str, Any]) -> list[str]:
     """What is implausible about a restored label map, against the voxels in which any image shows something."""
     image, label_map = output[CommonKeys.IMAGE], output[CommonKeys.PRED]
+    if SHOWN_HERE in output:  # of the files themselves; normalised images may hold no zero
+        where = torch.as_tensor(output[SHOWN_HERE]).numpy()
+        return plausibility_flags(label_map.as_tensor().numpy(), where, np.asarray(label_map.affine))
     shown = MetaTensor((image.as_subclass(torch.Tensor) != 0).any(dim=0, keepdim=True).float())
     brain = RestoreToOriginal()(shown.copy_meta_from(image))
     return plausibility_flags(label_map.as_tensor().numpy(), brain.as_tensor().numpy(), np.asarray(label_map.affine))

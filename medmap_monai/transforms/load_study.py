@@ -18,8 +18,12 @@ from medmap_monai.data.editions import Edition, get_edition
 from medmap_monai.data.nifti_file import MEMORY_LIMIT, NiftiError, read_nifti
 from medmap_monai.data.study import ImageSource, Study, StudyError
 from medmap_monai.modalities import Modalities
+from medmap_monai.transforms.alignment import why_not_aligned
+from medmap_monai.transforms.background import UnfitError, clean
 from medmap_monai.transforms.nifti_geometry import pack_geometry
+from medmap_monai.transforms.nifti_provenance import read_provenance
 from medmap_monai.transforms.resample import resample_to_grid
+from medmap_monai.transforms.shown import SHOWN, pack_shown
 
 _UNMAPPED = 255
 
@@ -38,13 +42,19 @@ class LoadStudy(Transform):
     not granted is never opened. All files must share one grid, or ``resample`` brings them to the grid of the
     reference modality: the first one that is present, in the configured order.
 
+    A background that is another constant than zero is brought to zero, and a file in which every voxel is the same
+    counts as absent; the meta entry ``notes`` says so. Where the edition holds brains without skull, a head is refused.
+
     Args:
         modalities: names in channel order.
         edition: overrides the edition that the study names (its label values).
         label: ``required``, ``optional`` (used when there is one) or ``none`` (never read).
         resample: bring modalities with another grid to the reference grid (linear; labels nearest) instead of failing.
+            Brains that do not lie on each other there are refused all the same.
         tolerance: largest difference between two affines (mm, per entry) that still counts as one grid.
         memory_limit: most bytes that the voxels of one file may take.
+        shown: add the entry ``shown``, which says where each modality shows something
+            (:mod:`medmap_monai.transforms.shown`).
 
     Example:
         >>> LoadStudy(("flair", "t1ce", "t1", "t2"))(study)["present_mask"]  # doctest: +SKIP
@@ -59,6 +69,7 @@ class LoadStudy(Transform):
         resample: bool = False,
         tolerance: float = 1e-3,
         memory_limit: int = MEMORY_LIMIT,
+        shown: bool = False,
     ) -> None:
         self.modalities = modalities if isinstance(modalities, Modalities) else Modalities(tuple(modalities))
         self.edition = None if edition is None else get_edition(edition)
@@ -66,6 +77,7 @@ class LoadStudy(Transform):
         self.resample = resample
         self.tolerance = tolerance
         self.memory_limit = memory_limit
+        self.shown = shown
 
     def __call__(self, study: Study, available: Iterable[str] | None = None) -> dict[str, Any]:
         """Load ``study``; ``available`` are the modalities that a split grants (None: all that exist).
@@ -86,27 +98,38 @@ class LoadStudy(Transform):
                 f"no modality to load; configured are {list(self.modalities)}, on disk {sorted(study.images)}, "
                 f"granted by the split {'all' if granted is None else sorted(granted)}",
             )
+        edition = self.edition or get_edition(study.edition)
         files: dict[Path, _Volume] = {}
-        reference = self._read(study, study.images[names[0]], files)
+        notes: list[str] = []
+        volumes: dict[str, _Volume] = {}
+        for name in names:
+            volume = self._read(study, study.images[name], files)
+            try:
+                data, note = clean(volume.data, volume.affine, edition.skull_stripped)
+            except UnfitError as error:
+                raise StudyError(study.case_id, str(error), volume.path) from error
+            notes += [f"{name}: {note}"] if note else []
+            if data is not None:
+                volumes[name] = volume._replace(data=data)
+        files.clear()
+        names = list(volumes)
+        if not names:
+            raise StudyError(study.case_id, f"no modality shows anything ({'; '.join(notes)})")
+        reference = volumes[names[0]]
         image = np.zeros((len(self.modalities), *reference.data.shape), dtype=np.float32)
         resampled = []
         for name in names:
-            volume = self._read(study, study.images[name], files)
+            volume = volumes.pop(name)
             if self._same_grid(volume, reference):
                 image[self.modalities.names.index(name)] = volume.data
                 continue
-            if not self.resample:
-                raise StudyError(study.case_id, _grid_message(name, volume, names[0], reference), volume.path)
-            image[self.modalities.names.index(name)] = resample_to_grid(
-                volume.data.astype(np.float32, copy=False), volume.affine, reference.data.shape, reference.affine
+            image[self.modalities.names.index(name)] = self._resampled(
+                study, name, volume, names[0], reference, edition
             )
             resampled.append(name)
-        files.clear()
         if resampled:
-            warnings.warn(
-                f"case {study.case_id}: resampled {', '.join(resampled)} to the grid of {names[0]}", stacklevel=2
-            )
-        edition = self.edition or get_edition(study.edition)
+            notes.append(f"resampled {', '.join(resampled)} to the grid of {names[0]}")
+            warnings.warn(f"case {study.case_id}: {notes[-1]}", stacklevel=2)
         meta = {
             "filename_or_obj": f"{study.case_id}.nii.gz",  # writers name their output after it
             "case_id": study.case_id,
@@ -114,6 +137,7 @@ class LoadStudy(Transform):
             "label_values": json.dumps(edition.disk_values),  # an edition of one's own is not found by its name
             "reference": names[0],
             "resampled": "+".join(resampled),
+            "notes": notes,
             "original_affine": reference.affine.copy(),
             "original_shape": np.asarray(reference.data.shape),
             "spatial_shape": np.asarray(reference.data.shape),
@@ -128,6 +152,8 @@ class LoadStudy(Transform):
             "modality_mask": mask.clone(),
             "case_id": study.case_id,
         }
+        if self.shown:
+            loaded[SHOWN] = pack_shown(loaded["image"])
         if self.label == "required" and study.label is None:
             raise StudyError(study.case_id, "has no label file, which training needs")
         if self.label != "none" and study.label is not None:
@@ -136,6 +162,27 @@ class LoadStudy(Transform):
                 torch.from_numpy(classes)[None], affine=torch.from_numpy(reference.affine.copy()), meta=dict(meta)
             )
         return loaded
+
+    def _resampled(
+        self, study: Study, name: str, volume: _Volume, reference_name: str, reference: _Volume, edition: Edition
+    ) -> np.ndarray:
+        """A modality on the reference grid, where that is wanted and the two lie on each other."""
+        if not self.resample:
+            raise StudyError(study.case_id, _grid_message(name, volume, reference_name, reference), volume.path)
+        shape, affine = reference.data.shape, reference.affine
+        moved = resample_to_grid(volume.data.astype(np.float32, copy=False), volume.affine, shape, affine)
+        if edition.skull_stripped:
+            whole = np.ones(volume.data.shape, dtype=np.uint8)
+            covered = resample_to_grid(whole, volume.affine, shape, affine, "nearest") > 0
+            fault = why_not_aligned(moved, reference.data, affine, covered)
+            if fault:
+                raise StudyError(
+                    study.case_id,
+                    f"{name} does not lie on {reference_name}: {fault}; medmap prepare registers the sequences of a "
+                    "study, --resample does not",
+                    volume.path,
+                )
+        return moved
 
     def _read(self, study: Study, source: ImageSource, files: dict[Path, _Volume]) -> _Volume:
         """The 3-D volume of ``source``; ``files`` keeps what was read, as modalities may share one 4-D file."""
@@ -179,6 +226,12 @@ class LoadStudy(Transform):
 
     def _read_label(self, study: Study, path: Path, edition: Edition, name: str, reference: _Volume) -> np.ndarray:
         label = self._read(study, ImageSource(Path(path)), {})
+        if read_provenance(path) is not None:
+            raise StudyError(
+                study.case_id,
+                "is a prediction of this package, not a label (once corrected in a viewer it is one)",
+                path,
+            )
         classes = map_label_values(label.data, edition, study.case_id, label.path)
         if self._same_grid(label, reference):
             return classes
@@ -221,7 +274,7 @@ def _grid_message(name: str, volume: _Volume, reference_name: str, reference: _V
         f"{n}: shape {v.data.shape}, affine {np.round(v.affine, 4).tolist()}"
         for n, v in ((name, volume), (reference_name, reference))
     )
-    return f"{differ}; pass --resample to bring them to one grid ({grids})"
+    return f"{differ}; medmap prepare registers the sequences of a study and brings them to one grid ({grids})"
 
 
 class LoadStudyd(Transform):

@@ -33,6 +33,7 @@ from medmap_monai.transforms.modality_dropout import RandModalityDropoutd
 from medmap_monai.transforms.plane_rotation import RandPlaneRotationd
 from medmap_monai.transforms.require_shown import RequireShownd
 from medmap_monai.transforms.restore import RestoreToOriginald, SaveLabelMapd
+from medmap_monai.transforms.shown import SHOWN
 from medmap_monai.transforms.union_crop import UnionCropd
 from medmap_monai.transforms.union_normalize import UnionNormalized
 from medmap_monai.utils.files import file_sha256
@@ -192,16 +193,17 @@ def eval_transforms(
 
     Args:
         label_grid: ``image``: the label gets the orientation and spacing of the image, as validation during training
-            needs it. ``own``: it stays as it is on disk, for evaluation, which brings predictions there.
+            needs it. ``own``: it stays as it is on disk, for evaluation, which brings predictions there; the sample
+            then also says where its modalities show something (``shown``).
     """
     keys = {"image": _IMAGE_AND_LABEL, "own": ("image",)}[look_up_option(label_grid, ("image", "own"))]
     legacy = look_up_option(protocol, PROTOCOLS) == "legacy"
     steps: list[Any] = [
-        LoadStudyd(modalities, edition=edition, label=label, resample=resample),
+        LoadStudyd(modalities, edition=edition, label=label, resample=resample, shown=label_grid == "own"),
         *_grid(orientation, spacing, keys),
     ]
     if legacy:
-        steps += [UnionCropd(_IMAGE_AND_LABEL, allow_missing_keys=True), UnionNormalized("image")]
+        steps += [UnionCropd((*_IMAGE_AND_LABEL, SHOWN), allow_missing_keys=True), UnionNormalized("image")]
     else:
         steps.append(NormalizeIntensityd("image", nonzero=True, channel_wise=True))
     return Compose([*steps, RequireShownd(modalities), _typed(track_meta=True)])
@@ -216,7 +218,9 @@ def inference_transforms(
     spacing: Sequence[float] | None = None,
 ) -> Compose:
     """:func:`eval_transforms` that never looks at a label."""
-    return eval_transforms(modalities, edition, protocol, resample, orientation, spacing, label="none")
+    return eval_transforms(
+        modalities, edition, protocol, resample, orientation, spacing, label="none", label_grid="own"
+    )
 
 
 def save_transforms(

@@ -20,11 +20,14 @@ from medmap_monai.data.editions import Edition, get_edition
 from medmap_monai.transforms.nifti_geometry import label_image
 from medmap_monai.transforms.nifti_provenance import add_provenance
 from medmap_monai.transforms.resample import resample_to_grid
+from medmap_monai.transforms.shown import SHOWN, where_shown
 from medmap_monai.utils.files import atomic_path
 from medmap_monai.utils.output import label_map_path
 
 #: JSON text beside a sample that belongs into the header of its label map
 PROVENANCE = "provenance"
+#: bool (1, X, Y, Z) beside a restored label map: where the modalities that were used show something
+SHOWN_HERE = "shown_here"
 
 
 class RestoreToOriginal(Transform):
@@ -120,17 +123,38 @@ def _resample_probabilities(
 
 
 class RestoreToOriginald(MapTransform):
-    """Dictionary version of :class:`RestoreToOriginal`."""
+    """Dictionary version of :class:`RestoreToOriginal`.
 
-    def __init__(self, keys: KeysCollection = "pred", allow_missing_keys: bool = False) -> None:
+    Where the item says what its modalities show (entry ``shown``), the map is background wherever those that were used
+    (``mask_key``) show nothing, and :data:`SHOWN_HERE` gets where they do.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "pred",
+        allow_missing_keys: bool = False,
+        mask_key: Hashable = "modality_mask",
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.restore = RestoreToOriginal()
+        self.mask_key = mask_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         for key in self.key_iterator(item):
             item[key] = self.restore(item[key])
+            if SHOWN not in item or self.mask_key not in item:
+                continue
+            where = where_shown(self.shown(item[SHOWN]), item[self.mask_key])
+            item[key][~where] = 0
+            item[SHOWN_HERE] = where
         return item
+
+    def shown(self, shown: MetaTensor) -> MetaTensor:
+        """The entry ``shown`` on the original grid; as it is where it lies there already."""
+        original = tuple(int(n) for n in shown.meta["original_shape"])
+        apart = np.abs(np.asarray(shown.affine) - np.asarray(shown.meta["original_affine"])).max()
+        return shown if tuple(shown.shape[1:]) == original and apart < 1e-6 else self.restore(shown)
 
 
 class SaveLabelMap(Transform):
