@@ -82,3 +82,40 @@ def test_harmless_files_pass(tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     for file in tmp_path.iterdir():
         refuse_code(file)
+
+
+def test_what_is_not_recognised_as_safe_is_refused(tmp_path: Path) -> None:
+    """A pickle as text under any name, an array of objects, a pickle in front of an archive, an unknown kind."""
+    witness = tmp_path / "code has run"
+    harmful = RunsCode(witness)
+    (tmp_path / "weights.dat").write_bytes(pickle.dumps(harmful, protocol=0))
+    (tmp_path / "notes.md").write_bytes(pickle.dumps(harmful, protocol=0))
+    (tmp_path / "LICENSE").write_bytes(pickle.dumps({"a": harmful}, protocol=1))
+    np.save(tmp_path / "table.npy", np.array([harmful], dtype=object), allow_pickle=True)
+    torch.save({"w": torch.zeros(2)}, tmp_path / "good.pt")
+    for name in ("polyglot.pt", "polyglot.ts", "polyglot.bin"):
+        (tmp_path / name).write_bytes(pickle.dumps(harmful, protocol=0) + (tmp_path / "good.pt").read_bytes())
+    (tmp_path / "library.so").write_bytes(b"\x7fELF")
+    (tmp_path / "picture.png").write_bytes(b"no picture")
+    (tmp_path / "binary.txt").write_bytes(b"a\0b")
+    (tmp_path / "broken.json").write_text("{")
+    for path in sorted(tmp_path.iterdir()):
+        if path.name != "good.pt":
+            with pytest.raises(UnsafeFileError, match=path.name.replace(".", r"\.")):
+                refuse_code(path)
+    refuse_code(tmp_path / "good.pt")
+    assert not witness.exists()
+
+
+def test_what_bundles_hold_passes(tmp_path: Path) -> None:
+    np.savez(tmp_path / "arrays.npz", a=np.zeros(3))
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "values.yaml").write_text("a: 1\n")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
+    (tmp_path / ".gitkeep").write_bytes(b"")
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "model.ts")
+    for path in tmp_path.iterdir():
+        refuse_code(path)
+    for path in (Path(__file__).parents[2] / "bundles" / "brats_unet_dropout").rglob("*"):
+        if path.is_file() and "models" not in path.parts:
+            refuse_code(path)
