@@ -13,12 +13,26 @@ import torch
 from bench_passion import build_method, build_network
 from ignite.engine import Events
 from monai.data import DataLoader
+from monai.transforms import Compose, EnsureTyped, RandFlipd, RandSpatialCropd
 
 from medmap_monai.data.seeded_dataset import SeededCacheDataset
 from medmap_monai.engines.trainer import ModalityTrainer
 from medmap_monai.modalities import BRATS
 from medmap_monai.transforms.device_part import DevicePart
-from medmap_monai.transforms.pipelines import train_transforms
+from medmap_monai.transforms.intensity_jitter import RandIntensityJitterd
+from medmap_monai.transforms.modality_dropout import RandModalityDropoutd
+from medmap_monai.transforms.plane_rotation import RandPlaneRotationd
+
+KEYS = ("image", "label")
+
+
+def random_part(size: int) -> Compose:
+    """What ``train_transforms(mode="pdt", augment="published")`` does to a stored case; reads no files."""
+    typed = [EnsureTyped(KEYS, dtype=(torch.float32, torch.uint8), track_meta=False) for _ in range(2)]
+    crop = RandSpatialCropd(KEYS, roi_size=[size] * 3, random_size=False)
+    flips = [RandFlipd(KEYS, prob=0.5, spatial_axis=axis) for axis in range(3)]
+    augment = [RandPlaneRotationd(KEYS), RandIntensityJitterd("image", per="slice"), *flips]
+    return Compose([crop, typed[0], *augment, typed[1], RandModalityDropoutd(modalities=tuple(BRATS))])
 
 
 class StoredNoise(SeededCacheDataset):
@@ -45,7 +59,7 @@ def measure_epoch(spec: dict[str, Any], device: torch.device, size: int, shape: 
 
     Args:
         spec: ``network``, ``precision``, ``workers``, ``steps`` (iterations of an epoch), ``epochs``,
-            ``augment``, ``on_device`` (where).
+            ``on_device`` (where augmentation runs).
         device: where to train.
         size: edge of a crop.
         shape: voxels of a stored case.
@@ -54,7 +68,7 @@ def measure_epoch(spec: dict[str, Any], device: torch.device, size: int, shape: 
     method = build_method(build_network(spec["network"]), "passion", "auto").to(device)
     marks: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        pipeline = train_transforms(tuple(BRATS), mode="pdt", roi_size=[size] * 3, augment=spec["augment"])
+        pipeline = random_part(size)
         part = DevicePart(pipeline, device, on=spec["on_device"])
         repeats = -(-spec["steps"] // 4)
         data = StoredNoise(Path(folder), 4, repeats, shape, transform=pipeline, seed=0, device_part=part)
