@@ -147,21 +147,28 @@ def pack(
 def index(
     folder: Path = typer.Argument(..., help="Folder with packages."),
     base_url: str | None = typer.Option(None, help="URL under which the folder will be served."),
+    recipes: bool = typer.Option(True, help="List the bundles of this installation without weights, too."),
 ) -> None:
-    """Write model_info.json, which makes a folder of packages a zoo that any web server can serve.
+    """Make a folder of packages a zoo that any web server can serve: model_info.json, index.html, a card per bundle.
+
+    The pages open offline.
 
     Example: medmap bundle index zoo/
     """
     from medmap_monai.cli.errors import fail
+    from medmap_monai.utils.find_bundle import known_bundles
     from medmap_monai.zoo.index import read_index, write_index
+    from medmap_monai.zoo.zoo_page import write_pages
 
     try:
         path = write_index(folder, base_url)
+        listed = [bundle for bundle in known_bundles().values() if not (bundle / "models" / "model.pt").is_file()]
+        page = write_pages(folder, listed if recipes else (), base_url)
     except (OSError, ValueError) as error:
         fail(error)
     for entry in read_index(path.read_text(encoding="utf-8")):
         typer.echo(f"{entry.name} {entry.version}")
-    typer.echo(f"{path}")
+    typer.echo(f"{path}\n{page}")
 
 
 @app.command()
