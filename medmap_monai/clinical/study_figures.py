@@ -10,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from medmap_monai.clinical.segment_codes import segment_code
 from medmap_monai.clinical.volume import Volume
@@ -36,12 +37,15 @@ def to_lps(volume: Volume) -> Volume:
 
 
 def lesion_centre(labels: np.ndarray) -> tuple[int, int, int]:
-    """Voxel of the three slices that show most: the largest area in each direction; the middle where there is none."""
-    x, y, z = (
-        int(np.argmax((labels > 0).sum(axis=tuple(a for a in range(3) if a != axis)))) if labels.any() else n // 2
-        for axis, n in enumerate(labels.shape)
-    )
-    return x, y, z
+    """Voxel of the three slices that show most of the lesion; the middle of the volume where there is none."""
+    if not labels.any():
+        return labels.shape[0] // 2, labels.shape[1] // 2, labels.shape[2] // 2
+    centre = []
+    for axis in range(3):
+        areas = (labels > 0).sum(axis=tuple(a for a in range(3) if a != axis))
+        largest = np.flatnonzero(areas == areas.max())
+        centre.append(int(largest[len(largest) // 2]))
+    return centre[0], centre[1], centre[2]
 
 
 def planes_figure(images: Mapping[str, Volume], labels: Volume, classes: Sequence[str]) -> str:
@@ -134,14 +138,15 @@ def _annotate(axes: Any, axis: int, width: float, height: float, wide: float, hi
     axes.set_xlim(centre_x - wide / 2, centre_x + wide / 2)
     axes.set_ylim(centre_y + high / 2, centre_y - high / 2)
     axes.set_axis_off()
-    style = {"color": "white", "fontsize": 11, "fontweight": "bold", "transform": axes.transAxes}
+    edge = [withStroke(linewidth=2.5, foreground="black")]  # white letters on bright tissue
+    style = {"color": "white", "fontsize": 11, "fontweight": "bold", "transform": axes.transAxes, "path_effects": edge}
     axes.text(0.015, 0.5, left, ha="left", va="center", **style)
     axes.text(0.985, 0.5, right, ha="right", va="center", **style)
     axes.text(0.5, 0.985, top, ha="center", va="top", **style)
     axes.text(0.5, 0.015, bottom, ha="center", va="bottom", **style)
     axes.text(0.02, 0.975, name, ha="left", va="top", **style)
     x0, y0 = 0.97 - _BAR_MM / wide, 0.035
-    axes.plot([x0, x0 + _BAR_MM / wide], [y0, y0], color="white", linewidth=2.2, transform=axes.transAxes)
+    axes.plot([x0, x0 + _BAR_MM / wide], [y0, y0], color="white", linewidth=2.2, path_effects=edge, transform=axes.transAxes)
     axes.text(
         x0 + _BAR_MM / wide / 2, y0 + 0.012, f"{_BAR_MM / 10:g} cm", ha="center", va="bottom", color="white",
         fontsize=8, transform=axes.transAxes,
