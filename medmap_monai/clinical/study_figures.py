@@ -146,7 +146,9 @@ def _annotate(axes: Any, axis: int, width: float, height: float, wide: float, hi
     axes.text(0.5, 0.015, bottom, ha="center", va="bottom", **style)
     axes.text(0.02, 0.975, name, ha="left", va="top", **style)
     x0, y0 = 0.97 - _BAR_MM / wide, 0.035
-    axes.plot([x0, x0 + _BAR_MM / wide], [y0, y0], color="white", linewidth=2.2, path_effects=edge, transform=axes.transAxes)
+    axes.plot(
+        [x0, x0 + _BAR_MM / wide], [y0, y0], color="white", linewidth=2.2, path_effects=edge, transform=axes.transAxes
+    )
     axes.text(
         x0 + _BAR_MM / wide / 2, y0 + 0.012, f"{_BAR_MM / 10:g} cm", ha="center", va="bottom", color="white",
         fontsize=8, transform=axes.transAxes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from monai.data import MetaTensor
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ class Method(nn.Module):
     def __init__(self, network: ModalityNetwork) -> None:
         super().__init__()
         self.network = network
+        self.register_load_state_dict_pre_hook(_accept_network_weights)
 
     def forward(self, image: Tensor, modality_mask: Tensor, present_mask: Tensor, label: Tensor) -> MethodOutput:
         """One training step: encode once, then :meth:`step`.
@@ -103,3 +104,24 @@ class Method(nn.Module):
 
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+
+
+def _accept_network_weights(
+    method: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any, _strict: bool, *reports: list[str]
+) -> None:
+    """Let weights of the network alone (``models/model.pt``) be loaded into the method around it.
+
+    MONAI's ``CheckpointLoader({"model": @network})``, which MONAI Label puts into a training, loads without strictness:
+    names that lack the method's ``network.`` would leave every tensor as it was, without a word. Weights of which
+    nothing fits are an error for the same reason.
+    """
+    if prefix or not state or any(name.startswith("network.") for name in state):
+        return
+    known = set(method.network.state_dict())  # type: ignore[union-attr, operator]
+    fitting = [name for name in state if name in known]
+    for name in fitting:
+        state[f"network.{name}"] = state.pop(name)
+    if not fitting and not set(state) & set(method.state_dict()):
+        reports[-1].append(
+            f"none of {len(state)} tensors belongs to {type(method).__name__}, first {next(iter(state))}"
+        )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from monai.utils import look_up_option
 from medmap_monai.data.editions import Edition, get_edition
 from medmap_monai.data.nifti_file import MEMORY_LIMIT, NiftiError, read_nifti
 from medmap_monai.data.study import ImageSource, Study, StudyError
+from medmap_monai.data.study_of_file import study_of_file
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.alignment import why_not_aligned
 from medmap_monai.transforms.background import UnfitError, clean
@@ -281,7 +284,8 @@ class LoadStudyd(Transform):
     """Dictionary version of :class:`LoadStudy`.
 
     An item holds ``study`` and, where a split limits the case, ``available`` (names, or None). Both are replaced by
-    what was loaded; other entries stay.
+    what was loaded; other entries stay. An item without ``study`` holds ``image``, any file of the study or its folder,
+    and may hold ``label``, a file: so programs such as MONAI Label hand over one image, and its study is found.
 
     Args:
         modalities: names in channel order.
@@ -309,12 +313,22 @@ class LoadStudyd(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
-        study = item.pop(self.study_key)
+        study = item.pop(self.study_key) if self.study_key in item else self._found(item)
         available = item.pop(self.available_key, None)
         item.update(self.loader(study, available if self.availability == "enforce" else None))
         if self.availability == "defer" and available is not None:
             item[self.available_key] = available
         return item
+
+    def _found(self, item: dict[Hashable, Any]) -> Study:
+        """The study around the file that ``image`` names."""
+        if not isinstance(item.get("image"), str | os.PathLike):
+            raise KeyError(
+                f"an item needs {self.study_key!r}, or 'image' with the path of a file; it has {sorted(map(str, item))}"
+            )
+        study = study_of_file(item.pop("image"), self.loader.edition)
+        label = item.pop("label", None)
+        return replace(study, label=Path(label)) if isinstance(label, str | os.PathLike) else study
 
 
 LoadStudyD = LoadStudyDict = LoadStudyd

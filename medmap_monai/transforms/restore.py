@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import MapTransform, SaveImaged, Transform
 
 from medmap_monai.data.editions import Edition, get_edition
 from medmap_monai.transforms.nifti_geometry import label_image
@@ -239,8 +239,11 @@ def disk_label_values(classes: np.ndarray, values: Mapping[int, int], edition: s
     return table[classes.astype(np.intp)]
 
 
-class SaveLabelMapd(MapTransform):
+class SaveLabelMapd(SaveImaged):
     """Dictionary version of :class:`SaveLabelMap`; the file's path is put under ``saved_key``.
+
+    It counts as MONAI's ``SaveImaged``, whose work it does: programs that write results themselves, MONAI Label say,
+    take such transforms out.
 
     ``provenance``, where an item has it, is JSON text for the header.
     """
@@ -253,7 +256,7 @@ class SaveLabelMapd(MapTransform):
         saved_key: Hashable = "saved_to",
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
+        MapTransform.__init__(self, keys, allow_missing_keys)
         self.save = SaveLabelMap(output_dir, edition)
         self.saved_key = saved_key
 
