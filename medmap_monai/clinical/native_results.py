@@ -79,10 +79,10 @@ class NativeResults:
 
     def _results(self, study: PreparedStudy, case_id: str, scores: Volume, record: Mapping[str, Any]) -> StudyResults:
         folder = self.output / study.name
-        results = write_study_results(study, scores, record, folder)
         labels = read_classes(self.output / str(record["output"]), record)
         used = [name for name in record["modalities"]["used"] if name in study.sources]
         images = {name: read_nifti(study.folder / study.record["sequences"][name]["output"]["file"]) for name in used}
+        results = write_study_results(study, background_outside(scores, images), record, folder)
         native = {name: read_classes(path, record) for name, path in results.labels.items() if name in used}
         originals = {} if study.record["passed_through"] else {name: read_image(study.sources[name]) for name in native}
         files = [*results.labels.values(), *results.segmentations.values()]
@@ -102,6 +102,18 @@ class NativeResults:
         except ExtraNeededError as error:
             results.notes.append(str(error))
         return results
+
+
+def background_outside(probabilities: Volume, images: Mapping[str, Volume]) -> Volume:
+    """``probabilities`` (K, X, Y, Z) with background where no image shows anything: air, skull, beyond the slices."""
+    outside = np.ones(probabilities.data.shape[1:], dtype=bool)
+    for image in images.values():
+        shown = Volume((image.data != 0).astype(np.float32), image.affine)
+        outside &= shown.on_grid(outside.shape, probabilities.affine, interpolation="nearest") == 0
+    masked = probabilities.data.copy()
+    masked[:, outside] = 0
+    masked[0, outside] = 1
+    return Volume(masked, probabilities.affine)
 
 
 def read_classes(path: Path, record: Mapping[str, Any]) -> Volume:

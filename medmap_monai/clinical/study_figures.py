@@ -78,7 +78,7 @@ def native_figure(originals: Mapping[str, Volume], labels: Mapping[str, Volume],
         index = lesion_centre(found.data)[axis]
         pictures.append((_plane(_grey(image.data), axis, index), _plane(found.data, axis, index), axis, modality))
         steps.append(image.spacing)
-    return _draw(pictures, steps, classes, min(4, len(pictures)))
+    return _draw(pictures, steps, classes, min(2, len(pictures)))
 
 
 def _grey(data: np.ndarray) -> np.ndarray:

@@ -117,7 +117,9 @@ def _accept_network_weights(
     """
     if prefix or not state or any(name.startswith("network.") for name in state):
         return
-    known = set(method.network.state_dict())  # type: ignore[union-attr, operator]
+    network = method.network
+    assert isinstance(network, nn.Module)
+    known = set(network.state_dict())
     fitting = [name for name in state if name in known]
     for name in fitting:
         state[f"network.{name}"] = state.pop(name)

@@ -62,10 +62,22 @@ def test_the_label_map_lies_where_the_prediction_lies(result: tuple[Path, list[s
         native = load(out / "patient_A" / "native" / f"patient_A_{modality}_seg.nii.gz")
         to_own = np.asarray(record["sequences"][modality]["reference_to_own_world"])
         back = native.on_grid(predicted.data.shape, predicted.affine, to_own, "nearest")
-        seen = Volume(np.ones_like(native.data), native.affine)
-        inside = seen.on_grid(predicted.data.shape, predicted.affine, to_own, "nearest") > 0
+        image = load(next((out / "prepared" / "patient_A").glob(f"*_{modality}.nii.gz")))
+        inside = image.data != 0
         both = 2 * ((back > 0) & (predicted.data > 0) & inside).sum()
         assert both / ((back[inside] > 0).sum() + (predicted.data[inside] > 0).sum()) > 0.6
+
+
+def test_nothing_is_segmented_where_no_image_shows_anything(
+    result: tuple[Path, list[str], str], heads: dict[str, Volume]
+) -> None:
+    """Random weights segment air too; on the original images it is gone but for what lies within voxels of tissue."""
+    from scipy.ndimage import binary_dilation
+
+    for modality in ("flair", "t2"):
+        native = load(result[0] / "patient_A" / "native" / f"patient_A_{modality}_seg.nii.gz")
+        tissue = binary_dilation(heads[modality].data > 0, iterations=3)
+        assert ((native.data > 0) & ~tissue).sum() < 0.02 * (native.data > 0).sum()
 
 
 def test_dicom_seg_reads_back_as_the_label_map(
