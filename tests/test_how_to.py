@@ -25,6 +25,7 @@ TESTED_IN = {
     "add-a-task": "tests/bundles/test_add_a_task.py",
     "check-a-bundle": "tests/zoo/test_docs.py",
     "publish": "tests/zoo/test_docs.py",
+    "submit-to-the-zoo": "tests/bundles/test_zoo_workflows.py",
     "federated": "tests/zoo/test_docs.py",
     "run-on-slurm": "tests/pipelines/test_slurm.py",
 }

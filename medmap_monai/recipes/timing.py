@@ -64,8 +64,8 @@ def _training_step(parser: ConfigParser) -> Callable[[], Any]:
 
 def _sweep(parser: ConfigParser) -> tuple[Callable[[], Any], int]:
     """An all-subset sweep over a volume of two windows, or of two slices."""
-    network = parser.get_parsed_content("network").eval()
     inferer, device = parser.get_parsed_content("inferer"), parser.get_parsed_content("device")
+    network = parser.get_parsed_content("network_def").to(device).eval()
     roi: Sequence[int] = list(parser.get_parsed_content("roi_size"))
     shape = [roi[0] + roi[0] // 2, *roi[1:]] if len(roi) == 3 else [*roi, 2]
     image = torch.rand(1, len(parser.get_parsed_content("modalities")), *shape, device=device) + 0.1
