@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from monai.data.utils import affine_to_spacing
 from torch.utils.data import Dataset
 
+from medmap_monai.data.evaluation_records import RecordSource
 from medmap_monai.data.study import Study
 from medmap_monai.data.study_dataset import ERROR, ORIGIN, failure_of
 from medmap_monai.engines.case_origin import case_origin
@@ -24,15 +26,19 @@ class EvaluationSamples(Dataset[dict[str, Any]]):
     evaluation of hours no single file may end the run.
 
     Args:
-        records: ``{"case_id", "study", ...}``; one that holds ``error`` is passed on.
-        preprocessing: record -> sample.
+        data: records ``{"case_id", "study", ...}``, one that holds ``error`` is passed on; or a callable that returns
+            them, which is called when the first sample is asked for.
+        transform: record -> sample.
     """
 
-    def __init__(
-        self, records: Sequence[Mapping[str, Any]], preprocessing: Callable[[dict[str, Any]], Mapping[Any, Any]]
-    ) -> None:
-        self.records = records
-        self.preprocessing = preprocessing
+    def __init__(self, data: RecordSource, transform: Callable[[dict[str, Any]], Mapping[Any, Any]]) -> None:
+        self.data = data
+        self.transform = transform
+
+    @cached_property
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """The records, read from their source once."""
+        return list(self.data()) if callable(self.data) else self.data
 
     def __len__(self) -> int:
         return len(self.records)
@@ -43,8 +49,8 @@ class EvaluationSamples(Dataset[dict[str, Any]]):
             return record
         try:
             study = record.get("study")
-            origin = {ORIGIN: case_origin(study, self.preprocessing)} if isinstance(study, Study) else {}
-            return {**self.preprocessing(record), **origin, "case_id": record["case_id"]}
+            origin = {ORIGIN: case_origin(study, self.transform)} if isinstance(study, Study) else {}
+            return {**self.transform(record), **origin, "case_id": record["case_id"]}
         except Exception as error:
             file, reason = failure_of(error)
             return {"case_id": record["case_id"], ERROR: reason, FILE: file}

@@ -32,6 +32,20 @@ STEPS = ("auto", "recorded", "eager")
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 
+class StepOutput(list[dict[str, Any]]):
+    """What a step leaves for handlers: a list of one dictionary whose keys can be asked for directly.
+
+    MONAI's ``from_engine(["loss"], first=True)``, which its tracking uses, takes a list of dictionaries for what was
+    decollated and gives the value, but a tuple for a dictionary; decollating would copy every prediction.
+    """
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__([values])
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(0)[key] if isinstance(key, str) else super().__getitem__(key)
+
+
 def unwrap_method(network: nn.Module) -> Method:
     """The method inside ``network``, which may be wrapped in DistributedDataParallel.
 
@@ -110,7 +124,8 @@ class ModalityTrainer(SupervisedTrainer):
             **kwargs,
         )
         # with bfloat16 nothing underflows, so nothing need be scaled or checked
-        scaled = self.amp and kwargs.get("amp_kwargs", {}).get("dtype") != torch.bfloat16
+        half = kwargs.get("amp_kwargs", {}).get("dtype") != torch.bfloat16
+        scaled = self.amp and half and torch.device(self.state.device).type == "cuda"
         self.scaler = torch.amp.GradScaler("cuda", enabled=scaled) if self.amp else None  # type: ignore[assignment]
         self.captured = self._capturable()
         self.device_part = getattr(getattr(train_data_loader, "dataset", None), "device_part", None)
@@ -156,14 +171,14 @@ class ModalityTrainer(SupervisedTrainer):
             autocast=partial(torch.autocast, "cuda", **self.amp_kwargs) if self.amp else nullcontext,
         )
 
-    def _iteration(self, engine: Any, batchdata: dict[str, Tensor]) -> dict[str, Any]:
+    def _iteration(self, engine: Any, batchdata: dict[str, Tensor]) -> StepOutput:  # type: ignore[override]
         """MONAI's iteration; where steps are recorded, the same events around one launch."""
         if self.captured is not None:  # on the host, before it travels
             check_classes(batchdata[CommonKeys.LABEL], self.method.network.out_channels)
         if self.device_part is not None:
             batchdata = self.device_part(batchdata, self.non_blocking)
         if self.captured is None:
-            return super()._iteration(engine, batchdata)
+            return StepOutput(super()._iteration(engine, batchdata))
         pattern = tuple(tuple(torch.as_tensor(batchdata[name]).flatten().tolist()) for name in MASKS)
         image, label, _, extra = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         self.network.train()
@@ -180,7 +195,7 @@ class ModalityTrainer(SupervisedTrainer):
         else:
             self.optimizer.step()
         self.fire_event(IterationEvents.MODEL_COMPLETED)
-        return self.state.output
+        return StepOutput(self.state.output)
 
     def _weighted_sum(self, output: MethodOutput, _target: Tensor) -> Tensor:
         unknown = sorted(set(self.loss_weights) - set(output.losses))

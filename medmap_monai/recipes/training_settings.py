@@ -61,8 +61,6 @@ def training_settings(choices: Choices, training: Training, manifest: Path, spli
         # as published: nothing is validated or selected, the last epoch is tested
         "val_interval": merged(choices, training.bundle, "train", chosen)["epochs"] + 1,
         "validate#dataset#data": [],
-        # MONAI's sampler refuses to share out fewer cases than there are processes unless it may pad
-        **({"validate#sampler#even_divisible": True} if choices.processes > 1 else {}),
         **device,
         **resample,
         **chosen,

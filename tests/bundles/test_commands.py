@@ -12,6 +12,8 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from medmap_monai.data.training_cases import read_training_cases
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 MONAI = ("python", "-m", "monai.bundle", "run")
 # two levels instead of four, one epoch, few cases: the configuration is the bundle's own, only smaller
@@ -76,14 +78,19 @@ def test_two_processes_train_one_model(
     run_command(
         *("torchrun", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run", "training"),
         *("--config_file", files, "--dataset_dir", str(phantom_cohort), *SMALL, "--batch_size", "2"),
-        *("--val_fraction", "0.25", "--val_interval", "1"),
+        *("--val_fraction", "0.1", "--val_interval", "1"),  # one case for two processes
         cwd=bundle,
     )
     saved = torch.load(bundle / "models/model.pt", weights_only=True)
     assert not any(key.startswith("module.") for key in saved)
     checkpoint = torch.load(bundle / "models/checkpoint.pt", weights_only=True)
-    assert checkpoint["iteration"] == 2  # 8 - 1 - 2 = 5 training cases, 3 per process, batches of 2
+    assert checkpoint["iteration"] == 2  # 8 - 1 - 1 = 6 training cases, 3 per process, batches of 2
+    values = {row["name"]: float(row["value"]) for row in rows(bundle / "runs/training.csv")}
+    assert 0 <= values["val_val_mean_dice"] <= 1
     assert [row["epoch"] for row in rows(bundle / "runs/training.csv") if row["name"] == "loss"] == ["1"]
+    cases = read_training_cases(bundle / "models/model.pt")
+    assert cases is not None
+    assert (len(cases.train), len(cases.val)) == (6, 1)
 
 
 def test_absent_data_is_named(make_bundle: Callable[..., Path], run_command: Run) -> None:

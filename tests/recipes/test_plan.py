@@ -125,7 +125,7 @@ def test_medmap_trains_on_complete_data_with_every_anchor() -> None:
 def test_several_processes_train_with_torchrun() -> None:
     recipe = load_recipe("passion")
     step = next(s for s in plan_of("passion", "brats2020", processes=4) if s.name.startswith("train/"))
-    assert step.settings["validate#sampler#even_divisible"] is True  # nothing is validated, by any process
+    assert step.settings["validate#dataset#data"] == []  # nothing is validated, by any process
     assert step.command[:3] == ("torchrun", "--standalone", "--nproc_per_node=4")
     files = json.loads(step.command[step.command.index("--config_file") + 1])
     assert [Path(file).name for file in files] == ["train.json", "multi_gpu_train.json", "settings.json"]
