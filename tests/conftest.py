@@ -57,6 +57,27 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def small_bundle(random_weights: Path) -> Callable[[Path], Path]:
+    """Copy ``brats_unet_dropout`` with weights into a folder; its network and windows are small without an overlay."""
+
+    def make(folder: Path) -> Path:
+        name = "brats_unet_dropout"
+        ignore = shutil.ignore_patterns("*.pt", "*.ts", "*.onnx", "runs", "phantom", "predictions", "evaluation")
+        bundle = Path(shutil.copytree(REPOSITORY / "bundles" / name, folder / name, ignore=ignore))
+        for config in ("evaluate", "inference"):
+            files = [bundle / "configs" / f"{part}.json" for part in (config, "phantom")]
+            parser = ConfigParser()
+            parser.read_config([str(file) for file in files])
+            content = {**parser.config, "dataset_dir": "COHORT"}
+            del content["phantom_cohort"]
+            ConfigParser.export_config_file(content, str(files[0]), indent=1)
+        shutil.copyfile(random_weights, bundle / "models" / "model.pt")
+        return bundle
+
+    return make
+
+
+@pytest.fixture
 def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a command as a user would, with this interpreter's ``python``, ``medmap`` and ``torchrun`` first on PATH."""
 

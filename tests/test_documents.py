@@ -53,10 +53,10 @@ def test_medmap_commands_and_options_exist(document: Path) -> None:
                 assert word.split("=")[0] in {*known, "--help"}, f"{_name(document)}: {word} in: {line}"
 
 
-def test_the_readme_shows_the_bundle_commands_of_every_bundle() -> None:
+def test_getting_started_shows_the_bundle_commands_of_every_bundle() -> None:
     commands = [
         line
-        for line in (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
+        for line in (REPOSITORY / "docs" / "getting-started.md").read_text(encoding="utf-8").splitlines()
         if line.startswith(("python -m monai.bundle", "torchrun"))
     ]
     assert len(commands) == 5

@@ -10,12 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from monai.bundle import ConfigParser
 from typer.testing import CliRunner
 
 from medmap_monai.cli.main import app
 from medmap_monai.data.phantom import write_cohort
-from tests.zoo.conftest import copy_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = REPOSITORY / "docs" / "how-to"
@@ -51,9 +49,6 @@ NOT_RUN = {
     ),
     "python pipelines/reproduce_dmafnet.py --phantom --task myops2020 --combinations 357 --output runs/trial": (
         "minutes; tests/pipelines/test_reproduce.py runs it smaller"
-    ),
-    "python pipelines/reproduce_dmafnet.py --task myops2020 --combinations 357 --dry-run --measure": (
-        "steps of the full networks; tests/recipes/test_plan.py measures smaller ones"
     ),
 }
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -99,13 +94,6 @@ def test_what_is_not_run_stands_on_a_page() -> None:
     assert set(NOT_RUN) <= {command for page in here for command in commands(page)}
 
 
-def test_the_readme_shows_recipes_as_the_page_does() -> None:
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    found = [line for line in text.splitlines() if line.startswith("python pipelines/reproduce_")]
-    assert found
-    assert set(found) <= set(commands("reproduce-a-paper"))
-
-
 def test_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("train.txt").write_text("".join(f"case_{i:03d}\n" for i in range(219)))
@@ -115,18 +103,10 @@ def test_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert medmap(published) == shown("splits", "219 cases")
 
 
-def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_weights: Path) -> None:
+def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_bundle: Callable[[Path], Path]) -> None:
     monkeypatch.chdir(tmp_path)
     write_cohort("COHORT", cases=2, shape=(32, 32, 32), seed=5)
-    bundle = copy_bundle(tmp_path / "bundles")
-    for name in ("evaluate", "inference"):  # the page's commands, with a network that is small without an overlay
-        files = [bundle / "configs" / f"{part}.json" for part in (name, "phantom")]
-        parser = ConfigParser()
-        parser.read_config([str(file) for file in files])
-        content = {**parser.config, "dataset_dir": "COHORT"}
-        del content["phantom_cohort"]
-        ConfigParser.export_config_file(content, str(files[0]), indent=1)
-    shutil.copyfile(random_weights, bundle / "models" / "model.pt")
+    bundle = small_bundle(tmp_path / "bundles")
     shutil.copytree(bundle, "B")
     (bundle / "runs").mkdir()
     for command in to_run("evaluate"):

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, overload
 
 import nibabel as nib
 
-from medmap_monai.api.segmentation import Segmentation, label_names
+from medmap_monai.api.segmentation import Segmentation, read_segmentation
 from medmap_monai.api.study_files import CASE_ID, ImageInput, write_study
-from medmap_monai.data.editions import Edition, get_edition
 from medmap_monai.engines.run_bundle import run_inference
-from medmap_monai.engines.study_predictor import StudiesFailedError, StudyPredictor
-from medmap_monai.modalities import SUBSET_SEPARATOR
+from medmap_monai.engines.study_predictor import StudiesFailedError
 from medmap_monai.utils.bundle_workflow import open_workflow
 
 PathLike = str | os.PathLike[str]
@@ -105,9 +104,8 @@ def predict(
     if output is None:
         raise ValueError(f"studies of a folder are written to files: say where with output= (studies: {studies})")
     predictor = run_inference(studies, bundle, output, overwrite=overwrite, **options)
-    edition_read = _edition(predictor, edition)
     done = [case for case, row in sorted(predictor.rows.items()) if row["status"] == "ok"]
-    return {case: _segmentation(predictor, case, edition_read) for case in done}
+    return {case: read_segmentation(Path(output), case) for case in done}
 
 
 def _one_study(images: Mapping[str, ImageInput], bundle: PathLike, options: dict[str, Any]) -> Segmentation:
@@ -119,21 +117,6 @@ def _one_study(images: Mapping[str, ImageInput], bundle: PathLike, options: dict
             predictor = run_inference(manifest, bundle, Path(folder, "out"), **options)
         except StudiesFailedError as error:
             raise ValueError("; ".join(error.failures.values())) from error
-        found = _segmentation(predictor, CASE_ID, _edition(predictor, options["edition"]))
-        values = found.label_map.copy()  # the file goes with the folder
-        image = nib.Nifti1Image(values, found.image.affine, found.image.header)
-    return Segmentation(**{**vars(found), "image": image, "path": None})
-
-
-def _edition(predictor: StudyPredictor, given: str | None) -> Edition:
-    """The edition whose label values were written."""
-    return get_edition(given or predictor.records.edition)
-
-
-def _segmentation(predictor: StudyPredictor, case: str, edition: Edition) -> Segmentation:
-    row = predictor.rows[case]
-    path = predictor.output_dir / row["output"]
-    used = tuple(name for name in row["modalities_used"].split(SUBSET_SEPARATOR) if name)
-    absent = tuple(name for name in row["modalities_absent"].split(SUBSET_SEPARATOR) if name)
-    volumes = {name: float(row[f"volume_ml_{name}"]) for name in predictor.classes[1:]}
-    return Segmentation(case, nib.load(path), label_names(edition), used, absent, volumes, path)  # type: ignore[arg-type]
+        found = read_segmentation(predictor.output_dir, CASE_ID)
+        image = nib.Nifti1Image(found.label_map.copy(), found.affine, found.image.header)  # the file goes
+    return replace(found, image=image, path=None)

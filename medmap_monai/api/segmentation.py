@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
-from medmap_monai.data.editions import Edition
+from medmap_monai.utils.output import read_record
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,11 @@ class Segmentation:
     labels: name of the class by label value, background (0) included.
     modalities_used, modalities_absent: what the network saw, and what it had to do without.
     volumes_ml: millilitres by class name, background left out.
+    expected_dice: mean Dice by region that an evaluation of these weights found with these modalities; empty where
+        there is none.
+    warnings: what was noticed about study or result, as sentences.
     path: the file that holds the label map; None when nothing was written.
+    record: everything that the run wrote down about the case: weights, versions, inputs, settings.
     """
 
     case_id: str
@@ -30,7 +35,10 @@ class Segmentation:
     modalities_used: tuple[str, ...]
     modalities_absent: tuple[str, ...]
     volumes_ml: Mapping[str, float]
+    expected_dice: Mapping[str, float]
+    warnings: tuple[str, ...]
     path: Path | None = None
+    record: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def label_map(self) -> np.ndarray:
@@ -43,6 +51,29 @@ class Segmentation:
         return np.asarray(self.image.affine)
 
 
-def label_names(edition: Edition) -> dict[int, str]:
-    """Class name by the label value that predictions in this edition are written with."""
-    return {0: edition.classes[0], **{value: edition.classes[i] for i, value in sorted(edition.disk_values.items())}}
+def read_segmentation(folder: Path, case_id: str) -> Segmentation:
+    """What a run left in ``folder`` of a case that it finished.
+
+    Raises:
+        FileNotFoundError: it left no such result.
+    """
+    record = read_record(folder, case_id)
+    if record is None or record["status"] != "ok":
+        raise FileNotFoundError(f"{folder} holds no finished result of case {case_id}")
+    path = folder / record["output"]
+    values = record["label_values"] or {}
+    expected = record["expected"] or {"dice": {}, "warnings": []}
+    image = nib.load(path)
+    assert isinstance(image, nib.Nifti1Image)
+    return Segmentation(
+        case_id=case_id,
+        image=image,
+        labels={int(values.get(str(index), index)): name for index, name in enumerate(record["classes"])},
+        modalities_used=tuple(record["modalities"]["used"]),
+        modalities_absent=tuple(record["modalities"]["absent"]),
+        volumes_ml={name: volume["ml"] for name, volume in record["volumes"].items()},
+        expected_dice={region: score["mean"] for region, score in expected["dice"].items()},
+        warnings=(*expected["warnings"], *record["notes"], *record["plausibility"]),
+        path=path,
+        record=record,
+    )

@@ -16,11 +16,9 @@ from medmap_monai.data.splits import rates_of_combination
 from medmap_monai.data.study import Study
 from medmap_monai.recipes.choices import Choices
 from medmap_monai.recipes.commands import CommandError
-from medmap_monai.recipes.cost import Speed
-from medmap_monai.recipes.markers import ChangedStepError, Markers
 from medmap_monai.recipes.plan import make_plan
 from medmap_monai.recipes.recipe import PhantomSize, Recipe, Task, choose
-from medmap_monai.recipes.run_plan import BusyError, redo, run_plan
+from medmap_monai.recipes.run_plan import BusyError, ChangedStepError, run_plan
 from medmap_monai.recipes.show_plan import plan_text
 
 PHANTOM_EPOCHS = 2
@@ -42,9 +40,10 @@ def run_recipe(recipe: Recipe, bundles: Path, arguments: Sequence[str] | None = 
     try:
         choices = _choices(recipe, given)
         steps = make_plan(recipe, choices)
-        markers = Markers(choices.output / "steps", {"output": choices.output, "bundles": choices.bundles})
+        roots = {"output": choices.output, "bundles": choices.bundles}
         if given.dry_run:
-            print(plan_text(recipe, choices, steps, markers, _speed(given, choices)), end="")
+            times = given.seconds_per_step, given.seconds_per_window
+            print(plan_text(recipe, choices, steps, roots, *times), end="")
             return 0
         if choices.data is None and choices.phantom is None:
             raise ValueError("--data FOLDER is needed to run the recipe (--dry-run and --phantom do without)")
@@ -53,10 +52,7 @@ def run_recipe(recipe: Recipe, bundles: Path, arguments: Sequence[str] | None = 
     # a terminated recipe takes the command that it waits for with it
     before = signal.signal(signal.SIGTERM, _leave)
     try:
-        if given.redo:
-            for step in redo(given.redo, steps, choices.output, markers):
-                print(f"again: {step.name}")
-        run_plan(steps, choices.output, markers)
+        run_plan(steps, choices.output, roots)
     except (OSError, ValueError, BusyError, ChangedStepError, CommandError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -109,8 +105,6 @@ def _parser(recipe: Recipe, bundles: Path) -> argparse.ArgumentParser:
     add("--workers", type=int, default=1, help="threads that read the studies once before all else")
     add("--seconds-per-step", type=float, help="with --dry-run: time of one training step on your device")
     add("--seconds-per-window", type=float, help="with --dry-run: time of one window with all subsets")
-    add("--measure", action="store_true", help="with --dry-run: measure both here, on random images")
-    add("--redo", nargs="+", default=[], metavar="STEP", help="delete results of these steps and what came of them")
     add("--bundles", type=Path, default=bundles, help="folder of the bundles")
     return parser
 
@@ -235,18 +229,3 @@ def _shape(studies: Sequence[Study]) -> tuple[int, int, int] | None:
         return None
     middle = sorted(shapes)[len(shapes) // 2]
     return middle[0], middle[1], round(sum(shape[2] for shape in shapes) / len(shapes))
-
-
-def _speed(given: argparse.Namespace, choices: Choices) -> Speed | None:
-    speeds: dict[str, Any] = {"per_step": {}, "per_window": {}}
-    source = "as given"
-    if given.measure:
-        from medmap_monai.recipes.timing import measure_speed
-
-        measured = measure_speed(choices)
-        source = measured.source
-        speeds = {"per_step": dict(measured.per_step), "per_window": dict(measured.per_window)}
-    for key, seconds in (("per_step", given.seconds_per_step), ("per_window", given.seconds_per_window)):
-        if seconds is not None:
-            speeds[key] = {training.name: seconds for training in choices.trainings}
-    return Speed(source, **speeds) if speeds["per_step"] or speeds["per_window"] else None

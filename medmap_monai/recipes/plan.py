@@ -80,10 +80,8 @@ class _Plan:
         assert size is not None
         command = ["medmap", "phantom", "--edition", self.choices.edition, "--cases", str(size.cases)]
         command += ["--shape", *map(str, size.shape), "--seed", str(PHANTOM_SEED), str(self._cohort)]
-        folder = self._cohort
-        return Step(
-            "phantom", "phantom cohort (synthetic)", tuple(command), outputs=(folder / "dataset.json",), folder=folder
-        )
+        written = self._cohort / "dataset.json"  # the cohort appears at once or not at all
+        return Step("phantom", "phantom cohort (synthetic)", tuple(command), outputs=(written,))
 
     def _prepare(self) -> Step:
         command = ["python", "-m", "medmap_monai.recipes.prepare_cohort", str(self._cohort)]
@@ -147,7 +145,7 @@ class _Plan:
             folder=run,
             settings_file=settings_file,
             settings=training_settings(choices, training, self.manifest, self._split_file(split), run, seed),
-            cost=Cost(training_steps={training.name: training_steps(choices, training)}),
+            cost=Cost(training_steps=training_steps(choices, training)),
         )
 
     def _evaluate(self, split: _Split, training: Training, seed: int, protocol: str) -> Step:
@@ -171,7 +169,7 @@ class _Plan:
             inputs=(self.manifest, self._split_file(split), weights, *self._configs(training, "evaluate")),
             outputs=(output / "metrics.csv", output / "summary.json"),
             folder=output,
-            cost=Cost(windows={training.name: cases * windows_of_a_case(choices, training)}, cases=cases),
+            cost=Cost(windows=cases * windows_of_a_case(choices, training), cases=cases),
         )
 
     def _report(self, split: _Split, runs: list[tuple[Training, int]], protocol: str) -> Step:

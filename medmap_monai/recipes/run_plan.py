@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from medmap_monai.recipes.commands import run_command
-from medmap_monai.recipes.markers import FINISHED, STARTED, ChangedStepError, Markers
-from medmap_monai.recipes.step import Step
+from medmap_monai.recipes.step import CONTENT, Step
 from medmap_monai.utils.files import write_text
 
 try:
@@ -19,21 +18,32 @@ try:
 except ImportError:  # Windows has no such lock
     fcntl = None  # type: ignore[assignment]
 
+STARTED, FINISHED = "started", "finished"
+
 
 class BusyError(RuntimeError):
     """Another recipe, or a step that an ended one left behind, works in the output folder."""
 
 
-def run_plan(steps: Sequence[Step], output: Path, markers: Markers) -> None:
+class ChangedStepError(RuntimeError):
+    """A step was started or finished with other settings, another command or other inputs."""
+
+
+class _Record(NamedTuple):
+    state: str
+    made_with: dict[str, str]
+
+
+def run_plan(steps: Sequence[Step], output: Path, roots: Mapping[str, Path]) -> None:
     """Run what is not finished.
 
-    A step is finished when its marker says so, everything that it was made with is what the plan says now, and its
+    A step is finished when its record says so, everything that it was made with is what the plan says now, and its
     outputs exist. A changed step stops the run before anything is done, unless it is repeatable.
 
     Args:
         steps: the plan.
         output: folder of all results; one process at a time works in it.
-        markers: markers of the steps.
+        roots: folders (by name) in whose place records have the name, so that results may move.
 
     Raises:
         BusyError: the folder is in use.
@@ -42,106 +52,95 @@ def run_plan(steps: Sequence[Step], output: Path, markers: Markers) -> None:
     """
     with _locked(output) as lock:
         for step in steps:
-            marker = markers.read(step)
-            if marker is not None and not step.repeatable:
-                markers.check_plan(step, marker)
+            if not step.repeatable:
+                _check(step, _read(step), step.planned(roots))
         for step in steps:
-            if is_finished(step, markers):
+            if state_of(step, roots) == "done":
                 print(f"done: {step.name}", flush=True)
-                continue
-            _run(step, output, markers, lock)
+            else:
+                _run(step, output, roots, lock)
 
 
-def is_finished(step: Step, markers: Markers) -> bool:
-    """Whether nothing is left to do.
-
-    Raises:
-        ChangedStepError: it was started or finished with something else, and is not repeatable.
-    """
-    marker = markers.read(step)
-    if marker is None:
-        return False
+def state_of(step: Step, roots: Mapping[str, Path]) -> str:
+    """``done``, ``started``, ``changed`` or ``to do``."""
     try:
-        markers.check(step, marker)
-    except ChangedStepError:
-        if step.repeatable:
-            return False
-        raise
-    return marker.state == FINISHED and all(path.is_file() for path in step.outputs)
-
-
-def state_of(step: Step, markers: Markers) -> str:
-    """``done``, ``started``, ``changed`` or ``to do``, for a plan that is only shown."""
-    try:
-        marker = markers.read(step)
-        if marker is None:
+        record = _read(step)
+        if record is None:
             return "to do"
-        markers.check_plan(step, marker)
-        markers.check(step, marker)
-        return "done" if is_finished(step, markers) else "started"
+        _check(step, record, step.planned(roots))
+        _check(step, record, step.made_with(roots))
     except FileNotFoundError:
         return "to do"
     except ChangedStepError:
         return "changed"
+    return "done" if record.state == FINISHED and all(path.is_file() for path in step.outputs) else "started"
 
 
-def redo(names: Sequence[str], steps: Sequence[Step], output: Path, markers: Markers) -> list[Step]:
-    """Forget steps and all that was made from their results; delete those results.
-
-    Args:
-        names: names of steps, or beginnings of names that end at a ``/``.
-        steps: the plan.
-        output: only what lies below is deleted.
-        markers: markers of the steps.
-
-    Returns:
-        the steps that will run again.
-
-    Raises:
-        BusyError: the folder is in use.
-        ValueError: a name fits no step.
-    """
-    chosen: list[Step] = []
-    for name in names:
-        fitting = [step for step in steps if step.name == name or step.name.startswith(name.rstrip("/") + "/")]
-        if not fitting:
-            raise ValueError(f"--redo {name}: no such step; see --dry-run")
-        chosen += fitting
-    with _locked(output):
-        again: list[Step] = []
-        made: set[Path] = set()
-        for step in steps:  # a plan lists every step after those that it needs
-            if step in chosen or any(path == old or old in path.parents for path in step.inputs for old in made):
-                again.append(step)
-                made.update(step.outputs)
-                made.update([step.folder] if step.folder else [])
-        for step in again:
-            markers.path(step).unlink(missing_ok=True)
-            for path in step.outputs:
-                if path.is_relative_to(output):
-                    path.unlink(missing_ok=True)
-            if step.folder is not None and step.folder.is_relative_to(output):
-                shutil.rmtree(step.folder, ignore_errors=True)
-    return again
-
-
-def _run(step: Step, output: Path, markers: Markers, lock: int | None) -> None:
-    made_with = markers.made_with(step)
+def _run(step: Step, output: Path, roots: Mapping[str, Path], lock: int | None) -> None:
+    made_with = step.made_with(roots)
+    if not step.repeatable:
+        _check(step, _read(step), made_with)
     if step.settings_file is not None:
         write_text(step.settings_file, json.dumps(step.settings, indent=1) + "\n")
     if step.folder is not None:  # only there can an interrupted step leave something that the next start goes on from
-        markers.write(step, STARTED, made_with)
+        _write(step, STARTED, made_with)
     log = output / "logs" / f"{step.name}.log"
     run_command(step.title, step.command, log=log, keep_open=[] if lock is None else [lock])
     absent = [str(path) for path in step.outputs if not path.is_file()]
     if absent:
         raise ChangedStepError(
             f"step {step.name} ended well but left no {', '.join(absent)}; see {log}. "
-            f"If results of an earlier run were deleted by hand, start it anew with --redo {step.name}"
+            f"If results of an earlier run were deleted by hand, delete {_place(step)} too"
         )
-    if markers.made_with(step) != made_with:
-        raise ChangedStepError(f"an input of step {step.name} changed while it ran; --redo {step.name}")
-    markers.write(step, FINISHED, made_with)
+    if step.made_with(roots) != made_with:
+        raise ChangedStepError(f"an input of step {step.name} changed while it ran; delete {_place(step)}")
+    _write(step, FINISHED, made_with)
+
+
+def _place(step: Step) -> Path:
+    """What to delete to have the step done anew."""
+    return step.record if step.folder is None else step.folder
+
+
+def _read(step: Step) -> _Record | None:
+    """The step's record; None where the step never started."""
+    if not step.record.is_file():
+        return None
+    try:
+        content = json.loads(step.record.read_text(encoding="utf-8"))
+        if content["state"] not in (STARTED, FINISHED):
+            raise ValueError(f"unknown state {content['state']}")
+        return _Record(content["state"], dict(content["made_with"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ChangedStepError(f"{step.record} is not the record of a step ({error}); delete {_place(step)}") from None
+
+
+def _write(step: Step, state: str, made_with: Mapping[str, str]) -> None:
+    content = {"step": step.name, "state": state, "made_with": made_with}
+    write_text(step.record, json.dumps(content, indent=1) + "\n")
+
+
+def _check(step: Step, record: _Record | None, now: Mapping[str, str]) -> None:
+    """Compare with what is recorded; inputs only where ``now`` has them."""
+    if record is None:
+        return
+    inputs = any(name.startswith(CONTENT) for name in now)
+    old = {name: fact for name, fact in record.made_with.items() if inputs or not name.startswith(CONTENT)}
+    found = [
+        _difference(name, old.get(name), now.get(name)) for name in {**old, **now} if old.get(name) != now.get(name)
+    ]
+    if found:
+        raise ChangedStepError(
+            f"step {step.name} was {record.state} with something else: {'; '.join(found)}. "
+            f"Go back to that, choose another --output, or delete {_place(step)} to have it done anew"
+        )
+
+
+def _difference(name: str, old: str | None, new: str | None) -> str:
+    if name.startswith(CONTENT):
+        return f"{name} changed"
+    shown = ["nothing" if fact is None else fact if len(fact) <= 100 else f"{fact[:97]}..." for fact in (old, new)]
+    return f"{name} was {shown[0]}, is now {shown[1]}"
 
 
 @contextmanager

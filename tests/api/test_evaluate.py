@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def test_an_evaluation_returns_the_tables_that_it_writes(bundle: Path, phantom_c
     assert set(found.metrics["subset"]) == {"flair+t2", "t1ce"}
     assert found.summary == json.loads((tmp_path / "out" / "summary.json").read_text())
     assert found.summary["n_cases"] == 1
+
+    shutil.copy(tmp_path / "out" / "reliability.json", bundle / "models")
+    study = mm.find_studies(tmp_path / "in")[0]
+    segmented = mm.predict({"t1ce": study.images["t1ce"].path}, bundle, **SMALL)
+    score = found.metrics.query("subset == 't1ce' and region == 'WT' and metric == 'dice'")["value"].item()
+    assert segmented.expected_dice["WT"] == pytest.approx(score)
+    assert segmented.warnings  # random weights: nothing to rely on
 
 
 def test_the_parts_of_a_loaded_bundle_segment_a_study(bundle: Path, phantom_cohort: Path, random_weights: Path) -> None:

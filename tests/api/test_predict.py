@@ -48,6 +48,14 @@ def test_a_study_of_paths_equals_the_command_line(bundle: Path, files: dict[str,
     for value, name in list(found.labels.items())[1:]:
         assert found.volumes_ml[name] == pytest.approx((found.label_map == value).sum() / 1000, abs=5e-4)
     assert found.path is None
+    assert found.record["edition"] == "brats2020"
+    assert not found.expected_dice
+
+
+def test_without_an_edition_the_result_says_what_its_values_mean(bundle: Path, files: dict[str, Path]) -> None:
+    found = mm.predict(files, bundle, edition="generic", **SMALL)
+    assert any("label values are the class indices" in text for text in found.warnings)
+    assert found.labels == {0: "background", 1: "NCR", 2: "ED", 3: "ET"}
 
 
 @pytest.mark.parametrize("kind", ["array and affine", "nibabel", "MetaTensor", "channel-first MetaTensor"])

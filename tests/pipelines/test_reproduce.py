@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from medmap_monai.recipes.markers import FINISHED
+from medmap_monai.recipes.run_plan import FINISHED
 from tests.pipelines.recipes import REPOSITORY
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -42,7 +42,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def states(output: Path) -> dict[str, str]:
     """Step name -> state."""
-    contents = [json.loads(path.read_text()) for path in (output / "steps").rglob("*.json")]
+    contents = [json.loads(path.read_text()) for path in output.rglob("*step.json")]
     return {content["step"]: content["state"] for content in contents}
 
 
@@ -98,7 +98,7 @@ def test_a_recipe_that_is_killed_ends_with_the_same_result(heart: Path, tmp_path
     output = tmp_path / "out"
     run = output / "runs" / "mr357" / "unet_passion" / "seed1037"
     # cohort and split as they are there; results may move
-    shutil.copytree(heart, output, ignore=shutil.ignore_patterns("runs", "reports", "train", "evaluate", "report"))
+    shutil.copytree(heart, output, ignore=shutil.ignore_patterns("runs", "reports", "logs"))
     moment = random.Random(1037)
     epoch, case = moment.randrange(2, EPOCHS // 2), moment.randrange(1, CASES // 2 + 1)  # well before the end
 

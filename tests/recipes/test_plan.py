@@ -14,7 +14,7 @@ import typer
 from medmap_monai.cli.main import app
 from medmap_monai.inferers.windows import window_grid
 from medmap_monai.recipes.choices import Choices
-from medmap_monai.recipes.cost import Cost, Speed, duration
+from medmap_monai.recipes.cost import Cost, duration
 from medmap_monai.recipes.main import run_recipe
 from medmap_monai.recipes.plan import make_plan
 from medmap_monai.recipes.recipe import Recipe
@@ -172,12 +172,12 @@ def test_evaluation_knows_what_its_network_depends_on() -> None:
 
 
 def test_cost_adds_up_and_becomes_time() -> None:
-    total = Cost({"a": 10}, {"a": 4}, 2) + Cost({"a": 5, "b": 1}, {}, 1)
-    assert total == Cost({"a": 15, "b": 1}, {"a": 4}, 3)
+    total = Cost(10, 4, 2) + Cost(6, 0, 1)
+    assert total == Cost(16, 4, 3)
     assert str(total) == "16 training steps, at most 4 windows with all subsets, 3 studies read"
-    speed = Speed("given", {"a": 2.0, "b": 10.0}, {"a": 0.5})
-    assert speed.seconds(total) == 42.0
-    assert Speed("given", {"a": 2.0}).seconds(total) is None  # no guess for what was not measured
+    assert total.seconds(2.0, 0.5) == 34.0
+    assert total.seconds(2.0, None) is None  # no guess for what is not known
+    assert Cost(training_steps=3).seconds(2.0, None) == 6.0
     assert [duration(s) for s in (5, 90, 7200, 200000)] == ["5.0 s", "1.5 min", "2.0 h", "2.3 days"]
 
 
@@ -208,16 +208,6 @@ def test_dry_run_with_given_speeds(tmp_path: Path, capsys: pytest.CaptureFixture
     assert not re.search(r"in all: .*about", text)  # the time of evaluation is not known
     run_recipe(load_recipe("dmafnet"), BUNDLES, [*arguments, "--seconds-per-window", "1"])
     assert re.search(r"in all: .*; about 13.3 h", capsys.readouterr().out)  # 32850 s + 2 * 7500 s
-
-
-def test_measured_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--dry-run", "--phantom", "--task", "myops2020", "--output", str(tmp_path), "--combinations", "357"]
-    arguments += ["--device", "cpu", "--measure", "--set", "roi_size=[16,16]", "--set", "batch_size=1"]
-    assert run_recipe(load_recipe("passion"), BUNDLES, arguments) == 0
-    text = capsys.readouterr().out
-    assert "measured now on CPU" in text
-    assert re.search(r"unet_passion: [\d.e-]+ s per step, [\d.e-]+ s per window", text)
-    assert re.search(r"in all: .*; about [\d.]+ (s|min)", text)
 
 
 @pytest.mark.parametrize(

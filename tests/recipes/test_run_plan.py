@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from medmap_monai.recipes.commands import CommandError
-from medmap_monai.recipes.markers import ChangedStepError, Markers
-from medmap_monai.recipes.run_plan import BusyError, redo, run_plan, state_of
+from medmap_monai.recipes.run_plan import BusyError, ChangedStepError, run_plan, state_of
 from medmap_monai.recipes.step import Step, content_of
 
 # appends to a log who ran, and copies its input; settings are read like a real step does
@@ -45,8 +44,8 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def markers_of(folder: Path) -> Markers:
-    return Markers(folder / "steps", {"output": folder})
+def roots_of(folder: Path) -> dict[str, Path]:
+    return {"output": folder}
 
 
 def chain(folder: Path, add: str = "x") -> list[Step]:
@@ -60,7 +59,7 @@ def chain(folder: Path, add: str = "x") -> list[Step]:
 def run(folder: Path, steps: list[Step]) -> list[str]:
     """Names of the steps that ran."""
     (folder / "calls").write_text("")
-    run_plan(steps, folder, markers_of(folder))
+    run_plan(steps, folder, roots_of(folder))
     return (folder / "calls").read_text().split()
 
 
@@ -68,7 +67,7 @@ def test_finished_steps_stay(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert run(folder, chain(folder)) == ["one", "two", "page"]
     assert (folder / "c").read_text() == "data xxy"
     assert run(folder, chain(folder)) == []
-    assert [state_of(s, markers_of(folder)) for s in chain(folder)] == ["done"] * 3
+    assert [state_of(s, roots_of(folder)) for s in chain(folder)] == ["done"] * 3
     assert "done: two" in capsys.readouterr().out
     (folder / "b").unlink()
     assert run(folder, chain(folder)) == ["two"]
@@ -85,18 +84,18 @@ def test_a_changed_setting_stops_everything_and_is_named(folder: Path) -> None:
     run(folder, chain(folder))
     (folder / "a").unlink()  # there would be something to do
     with pytest.raises(
-        ChangedStepError, match=r'step two was finished .*settings\.add was "x", is now "z".*--redo two'
+        ChangedStepError, match=r'step two was finished .*settings\.add was "x", is now "z".*delete .*b\.st'
     ):
         run(folder, chain(folder, add="z"))
     assert (folder / "calls").read_text() == ""
-    assert state_of(chain(folder, "z")[1], markers_of(folder)) == "changed"
+    assert state_of(chain(folder, "z")[1], roots_of(folder)) == "changed"
 
 
 def test_a_changed_command_and_a_changed_input_are_named(folder: Path) -> None:
     run(folder, chain(folder))
     steps = chain(folder)
     steps[1] = replace(steps[1], command=(*steps[1].command, "--shape", "8"))
-    with pytest.raises(ChangedStepError, match=r'gained \["--shape", "8"\]'):
+    with pytest.raises(ChangedStepError, match=r"command --shape was nothing, is now 8"):
         run(folder, steps)
     (folder / "a").write_text("other")
     with pytest.raises(ChangedStepError, match=r"step two .*the content of OUTPUT/a changed"):
@@ -107,7 +106,7 @@ def test_an_option_with_another_value_is_named(folder: Path) -> None:
     steps = [replace(chain(folder)[0], command=(*chain(folder)[0].command, "--cases", "8"))]
     run(folder, steps)
     steps = [replace(steps[0], command=(*steps[0].command[:-1], "9"))]
-    with pytest.raises(ChangedStepError, match='command --cases was "8", is now "9"'):
+    with pytest.raises(ChangedStepError, match="command --cases was 8, is now 9"):
         run(folder, steps)
 
 
@@ -115,7 +114,7 @@ def test_a_repeatable_step_runs_again(folder: Path) -> None:
     run(folder, chain(folder))
     steps = chain(folder)
     steps[2] = step(folder, "page", "b", "c", "other", repeatable=True)
-    assert state_of(steps[2], markers_of(folder)) == "changed"
+    assert state_of(steps[2], roots_of(folder)) == "changed"
     assert run(folder, steps) == ["page"]
     assert (folder / "c").read_text() == "data xxother"
 
@@ -133,12 +132,12 @@ def test_a_step_with_something_to_continue_is_not_continued_with_other_settings(
     own = [replace(chain(folder)[0], folder=folder / "own")]
     with pytest.raises(CommandError):
         run(folder, own)
-    assert state_of(own[0], markers_of(folder)) == "started"
+    assert state_of(own[0], roots_of(folder)) == "started"
     changed = [replace(own[0], settings={"add": "other"})]
     with pytest.raises(ChangedStepError, match=r"step one was started with something else: settings\.add"):
         run(folder, changed)
     (folder / "data").write_text("data ")
-    assert [s.name for s in redo(["one"], changed, folder, markers_of(folder))] == ["one"]
+    shutil.rmtree(folder / "own")
     assert run(folder, changed) == ["one"]
 
 
@@ -147,23 +146,26 @@ def test_a_step_that_leaves_nothing_is_an_error(folder: Path) -> None:
         run(folder, chain(folder, add="nothing"))
 
 
-def test_redo_takes_along_what_came_of_it(folder: Path) -> None:
-    run(folder, chain(folder))
-    again = redo(["two"], chain(folder, add="z"), folder, markers_of(folder))
-    assert [s.name for s in again] == ["two", "page"]
-    assert (folder / "a").exists()
-    assert not (folder / "b").exists()
-    assert run(folder, chain(folder, add="z")) == ["two", "page"]
-    with pytest.raises(ValueError, match="no such step"):
-        redo(["three"], chain(folder), folder, markers_of(folder))
+def test_a_step_whose_folder_is_deleted_is_done_anew_and_what_came_of_it_is_named(folder: Path) -> None:
+    def steps(add: str) -> list[Step]:
+        one, two, _ = chain(folder, add)
+        own = replace(two, folder=folder / "own", outputs=(folder / "own" / "b",))
+        own = replace(own, command=(*own.command[:4], str(folder / "own" / "b"), own.command[5]))
+        return [one, own, step(folder, "three", "own/b", "d")]
 
+    def start(add: str) -> None:
+        (folder / "own").mkdir(exist_ok=True)
+        (folder / "own" / "calls").write_text("")
+        run(folder, steps(add))
 
-def test_redo_deletes_nothing_outside_the_output(folder: Path) -> None:
-    outside = folder.parent / "precious"
-    outside.write_text("x")
-    redo(["one"], [replace(chain(folder)[0], outputs=(outside,), folder=folder.parent)], folder, markers_of(folder))
-    assert outside.exists()
-    assert (folder / "data").exists()
+    start("x")
+    shutil.rmtree(folder / "own")
+    with pytest.raises(ChangedStepError, match=r"step three was finished .*the content of OUTPUT/own/b changed"):
+        start("z")
+    assert (folder / "own" / "b").read_text() == "data xz"
+    (folder / "d.step.json").unlink()
+    start("z")
+    assert (folder / "d").read_text() == "data xzx"
 
 
 def test_a_folder_in_use_is_left_alone(folder: Path) -> None:
@@ -192,20 +194,20 @@ def test_commands_inherit_the_lock(folder: Path) -> None:
     assert target.read_text() == "1"
 
 
-def test_a_torn_marker_is_named(folder: Path) -> None:
+def test_a_torn_record_is_named(folder: Path) -> None:
     run(folder, chain(folder))
-    (folder / "steps" / "two.json").write_text("{")
-    with pytest.raises(ChangedStepError, match="is not a marker of a step"):
+    (folder / "b.step.json").write_text("{")
+    with pytest.raises(ChangedStepError, match="is not the record of a step"):
         run(folder, chain(folder))
 
 
-def test_markers_tell_what_a_step_was_made_with(folder: Path) -> None:
+def test_a_record_tells_what_a_step_was_made_with(folder: Path) -> None:
     run(folder, chain(folder))
-    content = json.loads((folder / "steps" / "two.json").read_text())
+    content = json.loads((folder / "b.step.json").read_text())
     assert content["state"] == "finished"
-    assert content["made_with"]["settings"] == {"add": "x"}
-    assert content["made_with"]["command"][0] == "python"
-    assert content["made_with"]["inputs"]["OUTPUT/a"] == content_of(folder / "a")
+    assert content["made_with"]["settings.add"] == '"x"'
+    assert content["made_with"]["command"].startswith("python OUTPUT/copy.py two ")
+    assert content["made_with"]["the content of OUTPUT/a"] == content_of(folder / "a")
 
 
 def test_content_of_a_folder_is_names_and_sizes_of_its_images(tmp_path: Path) -> None:
