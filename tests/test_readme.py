@@ -31,7 +31,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_bundle: Cal
 
 
 def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    return [block for name, block in found if name == language]
 
 
 def test_it_is_short() -> None:
