@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from medmap_monai.cli.main import app
 from medmap_monai.data.phantom import write_cohort
+from tests.zoo.conftest import copy_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = REPOSITORY / "docs" / "how-to"
