@@ -103,8 +103,10 @@ def test_mistakes_are_named(bundle: Path, files: dict[str, Path], tmp_path: Path
     with pytest.raises(ValueError, match=r"the affine has shape \(3, 3\)"):
         mm.predict({"flair": (np.zeros((4, 4, 4)), np.eye(3))}, bundle, **SMALL)
     other = np.ones((32, 32, 31), np.float32)
-    with pytest.raises(ValueError, match="t1ce has shape"):
-        mm.predict({"flair": files["flair"], "t1ce": (other, nib.load(files["flair"]).affine)}, bundle, **SMALL)
+    affine = nib.load(files["flair"]).affine
+    without = mm.predict({"flair": files["flair"], "t1ce": (other, affine)}, bundle, **SMALL)
+    assert without.modalities_used == ("flair",)  # one that lies elsewhere is left out, and told
+    assert any("t1ce" in text for text in without.warnings), without.warnings
     with pytest.raises(FileNotFoundError, match="is not a bundle"):
         mm.predict(files, tmp_path)
     with pytest.raises(ValueError, match="say where with output="):
