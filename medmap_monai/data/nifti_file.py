@@ -18,7 +18,7 @@ from medmap_monai.data.nifti_affine import GeometryError, nifti_affine
 
 MEMORY_LIMIT = 4 << 30  # bytes of one file's voxels, as stored or as float32: a head of 1024^3 voxels just fits
 _HEADER_BYTES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
-_SINGLE_FILE = (b"n+1", b"n+2")
+_MAGIC = {348: b"n+1\0", 540: b"n+2\0"}
 _DEFLATE_RATIO = 1040  # deflate cannot do better than 1032:1, so a claim beyond it is known false before reading
 _PADDING = 512  # zeros that writers may leave behind the last voxel
 _DAMAGE = (OSError, EOFError, zlib.error, HeaderDataError, ValueError, OverflowError, KeyError, MemoryError)
@@ -122,8 +122,8 @@ def _parse(head: bytes) -> Any:
             continue
         endianness = "<" if head[:4] == length.to_bytes(4, "little") else ">"
         header = kind(head[:length], endianness=endianness, check=False)
-        magic = bytes(header["magic"].tobytes())[:3]
-        if magic not in _SINGLE_FILE:
+        magic = (header["magic"].tobytes() + b"\0" * 4)[:4]  # numpy drops trailing zeros
+        if magic != _MAGIC[length]:
             raise NiftiError(f"cannot be read: its header has the magic {magic!r}; a single NIfTI file has 'n+1'")
         return header
     raise NiftiError("cannot be read: it is no NIfTI file (its header does not begin with the size 348 or 540)")
