@@ -104,15 +104,19 @@ def augment(image: Tensor, label: Tensor, rng: np.random.RandomState) -> tuple[T
     return image, label
 
 
-def make_method(name: str, channels: tuple[int, ...], deep: int, device: torch.device) -> Method:
+def make_method(
+    name: str, channels: tuple[int, ...], deep: int, modality_weight: float, device: torch.device
+) -> Method:
     weight = torch.tensor([1.0, 1.5, 1.0, 2.0], device=device)
     loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True, weight=weight)
     network = ModalityUNet(3, len(MODALITIES), CLASSES, channels=channels, deep_supervision=deep)
     if name == "passion":
         return Passion(network, mode="pdt")
     if name == "medmap":
-        return MedMAP(ModalityDropoutBaseline(AlignedNetwork(network), loss, modality_weight=0.0), weight=0.1)
-    return ModalityDropoutBaseline(network, loss, modality_weight=0.0)
+        return MedMAP(
+            ModalityDropoutBaseline(AlignedNetwork(network), loss, modality_weight=modality_weight), weight=0.1
+        )
+    return ModalityDropoutBaseline(network, loss, modality_weight=modality_weight)
 
 
 def main() -> None:
@@ -123,6 +127,7 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, default="baseline")
     parser.add_argument("--channels", type=int, nargs="+", default=[16, 32, 64, 96])
     parser.add_argument("--deep", type=int, default=2)
+    parser.add_argument("--modality-weight", type=float, default=1.0, help="of every modality on its own")
     parser.add_argument("--shape", type=int, nargs=3, default=[80, 96, 80])
     parser.add_argument("--spacing", type=float, default=2.0)
     parser.add_argument("--priors", default="default")
@@ -159,13 +164,13 @@ def main() -> None:
         worker_init_fn=_one_thread,
     )
     pool = Pool(loader, args.pool, device)
-    method = make_method(args.method, tuple(args.channels), args.deep, device).to(device)
+    method = make_method(args.method, tuple(args.channels), args.deep, args.modality_weight, device).to(device)
     if args.start:
         method.network.load_state_dict(torch.load(args.start, map_location=device, weights_only=True))
     parameters = [p for p in method.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=1e-4)
     average = [p.detach().clone() for p in method.network.parameters()]
-    dropper = RandModalityDropout(MODALITIES, rates=0.6, prob=0.8).set_random_state(args.seed)
+    dropper = RandModalityDropout(MODALITIES, rates=0.5, prob=0.85).set_random_state(args.seed)
     everything = torch.ones(len(MODALITIES), dtype=torch.bool)
     while len(pool.labels) < 16 * args.batch:
         time.sleep(0.2)
@@ -178,7 +183,7 @@ def main() -> None:
     while progress < 1.0:
         elapsed = time.time() - started
         progress = step / args.steps if args.steps else elapsed / args.seconds
-        warm = min(1.0, (step + 1) / 200)
+        warm = min(1.0, (step + 1) / 100)
         rate = args.lr * warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
         for group in optimizer.param_groups:
             group["lr"] = max(rate, 1e-6)

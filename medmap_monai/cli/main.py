@@ -17,6 +17,7 @@ from medmap_monai.cli.prepare import prepare
 from medmap_monai.cli.preprocess import preprocess
 from medmap_monai.cli.report import report
 from medmap_monai.cli.split import split
+from medmap_monai.cli.synth import synth
 
 app = typer.Typer(
     name="medmap",
@@ -40,7 +41,7 @@ def _root(
     """Segment medical images when some modalities are missing."""
 
 
-for _command in (phantom, split, prepare, preprocess, evaluate, report, features, import_weights, info):
+for _command in (phantom, synth, split, prepare, preprocess, evaluate, report, features, import_weights, info):
     app.command()(_command)
 app.command(cls=ModalityFilesCommand)(predict)
 app.add_typer(bundle_app, name="bundle")

@@ -34,6 +34,7 @@ from medmap_monai.transforms.plane_rotation import RandPlaneRotationd
 from medmap_monai.transforms.require_shown import RequireShownd
 from medmap_monai.transforms.restore import RestoreToOriginald, SaveLabelMapd
 from medmap_monai.transforms.shown import SHOWN
+from medmap_monai.transforms.synthesize_study import SynthesizeStudyd
 from medmap_monai.transforms.union_crop import UnionCropd
 from medmap_monai.transforms.union_normalize import UnionNormalized
 from medmap_monai.utils.files import file_sha256
@@ -146,16 +147,7 @@ def train_transforms(
         steps += [UnionCropd(_IMAGE_AND_LABEL), UnionNormalized("image"), *([grant] if imbalanced else [])]
     else:
         if roi_size is not None and crop_foreground:
-            steps.append(
-                CropForegroundd(
-                    _IMAGE_AND_LABEL,
-                    source_key="image",
-                    select_fn=not_zero,
-                    allow_smaller=True,
-                    start_coord_key=None,
-                    end_coord_key=None,
-                )
-            )
+            steps.append(_crop_foreground(_IMAGE_AND_LABEL))
         steps.append(NormalizeIntensityd("image", nonzero=True, channel_wise=True))
     steps.append(RequireShownd(modalities))
     look_up_option(spatial_dims, (2, 3))
@@ -186,6 +178,7 @@ def eval_transforms(
     spacing: Sequence[float] | None = None,
     label: str = "optional",
     label_grid: str = "image",
+    crop_foreground: bool = False,
 ) -> Compose:
     """Study -> whole volume with what exists of it, and its label where there is one; MetaTensors.
 
@@ -195,6 +188,8 @@ def eval_transforms(
         label_grid: ``image``: the label gets the orientation and spacing of the image, as validation during training
             needs it. ``own``: it stays as it is on disk, for evaluation, which brings predictions there; the sample
             then also says where its modalities show something (``shown``).
+        crop_foreground: in the clinical protocol, cut away what no loaded modality shows, for networks whose window
+            holds a whole organ: it then lies in the middle, as in training.
     """
     keys = {"image": _IMAGE_AND_LABEL, "own": ("image",)}[look_up_option(label_grid, ("image", "own"))]
     legacy = look_up_option(protocol, PROTOCOLS) == "legacy"
@@ -216,11 +211,50 @@ def inference_transforms(
     resample: bool = False,
     orientation: str | None = None,
     spacing: Sequence[float] | None = None,
+    crop_foreground: bool = False,
 ) -> Compose:
     """:func:`eval_transforms` that never looks at a label."""
     return eval_transforms(
-        modalities, edition, protocol, resample, orientation, spacing, label="none", label_grid="own"
+        modalities,
+        edition,
+        protocol,
+        resample,
+        orientation,
+        spacing,
+        label="none",
+        label_grid="own",
+        crop_foreground=crop_foreground,
     )
+
+
+def synthetic_transforms(
+    modalities: Sequence[str],
+    shape: Sequence[int],
+    spacing: float,
+    priors: str | os.PathLike[str] | Mapping[str, Any] = "default",
+    augment: str = "light",
+    dropout_rates: float | Mapping[str, float] | None = None,
+    dropout_prob: float = 1.0,
+) -> Compose:
+    """Label map of a brain (``anatomy`` in the item) -> training sample of a synthetic study, each time another one.
+
+    Args:
+        modalities: names in channel order.
+        shape, spacing, priors: see :class:`~medmap_monai.transforms.synthesize_study.SynthesizeStudy`.
+        augment: ``light``: intensity jitter per modality. ``none``: for validation, where every modality is seen too.
+        dropout_rates, dropout_prob: see ``RandModalityDropout``.
+    """
+    steps: list[Any] = [
+        SynthesizeStudyd(modalities, shape=shape, spacing=spacing, priors=priors),
+        NormalizeIntensityd("image", nonzero=True, channel_wise=True),
+    ]
+    training = look_up_option(augment, ("light", "none")) == "light"
+    if training:
+        steps.append(RandIntensityJitterd("image", per="channel"))
+    steps.append(_typed(track_meta=False))
+    if training:
+        steps.append(RandModalityDropoutd(modalities=modalities, rates=dropout_rates, prob=dropout_prob))
+    return Compose(steps)
 
 
 def save_transforms(
@@ -260,6 +294,18 @@ def _grid(
         mode = ("bilinear", "nearest")[: len(keys)]
         steps.append(Spacingd(keys, pixdim=spacing, mode=mode, allow_missing_keys=True))
     return steps
+
+
+def _crop_foreground(keys: Sequence[str]) -> CropForegroundd:
+    return CropForegroundd(
+        keys,
+        source_key="image",
+        select_fn=not_zero,
+        allow_smaller=True,
+        start_coord_key=None,
+        end_coord_key=None,
+        allow_missing_keys=True,
+    )
 
 
 def _typed(track_meta: bool) -> EnsureTyped:

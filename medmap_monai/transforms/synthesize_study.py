@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.transforms import Randomizable, Transform
+from monai.transforms import RandomizableTransform
 
 from medmap_monai.modalities import Modalities
 from medmap_monai.synthesis.anatomy import Anatomy, load_anatomy
 from medmap_monai.synthesis.mni import mni_anatomy
 from medmap_monai.synthesis.priors import load_priors
+from medmap_monai.synthesis.records import BUILT_IN_ANATOMY
 from medmap_monai.synthesis.study import synthesize_study
 
-BUILT_IN_ANATOMY = "mni152"
 
-
-class SynthesizeStudy(Randomizable, Transform):
+class SynthesizeStudy(RandomizableTransform):
     """Label map of a brain -> a study with a tumour: images of every modality and the label.
 
     All randomness comes from ``self.R``; on a CPU the same state gives the same bits.
@@ -48,6 +47,7 @@ class SynthesizeStudy(Randomizable, Transform):
         priors: str | os.PathLike[str] | Mapping[str, Any] = "default",
         device: torch.device | str = "cpu",
     ) -> None:
+        RandomizableTransform.__init__(self, 1.0)  # random always: a data set must not cache what it makes
         self.modalities = Modalities(tuple(modalities))
         self.shape = tuple(int(n) for n in shape)
         self.spacing = float(spacing)
@@ -80,7 +80,7 @@ class SynthesizeStudy(Randomizable, Transform):
         }
 
 
-class SynthesizeStudyd(Randomizable, Transform):
+class SynthesizeStudyd(RandomizableTransform):
     """Dictionary version of :class:`SynthesizeStudy`: replaces ``anatomy`` by what was made; other entries stay.
 
     Args:
@@ -90,6 +90,7 @@ class SynthesizeStudyd(Randomizable, Transform):
     """
 
     def __init__(self, modalities: Sequence[str], anatomy_key: Hashable = "anatomy", **kwargs: Any) -> None:
+        RandomizableTransform.__init__(self, 1.0)
         self.maker = SynthesizeStudy(modalities, **kwargs)
         self.anatomy_key = anatomy_key
 
