@@ -200,6 +200,8 @@ def eval_transforms(
     if legacy:
         steps += [UnionCropd((*_IMAGE_AND_LABEL, SHOWN), allow_missing_keys=True), UnionNormalized("image")]
     else:
+        if crop_foreground:
+            steps.append(_crop_foreground(keys))
         steps.append(NormalizeIntensityd("image", nonzero=True, channel_wise=True))
     return Compose([*steps, RequireShownd(modalities), _typed(track_meta=True)])
 
