@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 import torch
 from monai.networks.blocks import ADN, Convolution
 from torch import Tensor, nn
@@ -49,7 +47,7 @@ class ConcatFusion(nn.Module):
         projected = self.projection(features.flatten(1, 2))
         return projected.reshape([features.shape[0], self.modalities, self.out_channels] + spatial)
 
-    def forward(self, projected: Tensor, mask: Tensor, features: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
+    def forward(self, projected: Tensor, mask: Tensor, features: Tensor | None = None) -> Tensor:
         """Projected features (B, M, C_out, ...) and a bool mask (B, M) -> fused features (B, C_out, ...).
 
         ``features`` is there because every fusion block is called alike; this one needs the projected part only.

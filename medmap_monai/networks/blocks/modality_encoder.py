@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import List  # noqa: UP035 (TorchScript reads this form)
+from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
-from medmap_monai.networks.blocks.backend import to_preferred_layout
+from medmap_monai.networks.blocks.backend import pad_lone_row
 from medmap_monai.networks.blocks.conv_unit import ConvUnit, PlainConv
 
 
@@ -50,10 +51,42 @@ class ModalityEncoder(nn.Module):
             self.levels.append(EncoderLevel(first, second, third))
             width_in = width
 
-    def forward(self, x: Tensor) -> List[Tensor]:  # noqa: UP006
-        x = to_preferred_layout(x)
-        out: List[Tensor] = []  # noqa: UP006
+    def forward(self, x: Tensor) -> list[Tensor]:
+        rows = x.shape[0]
+        x = pad_lone_row(x)
+        out: list[Tensor] = []
         for level in self.levels:
             x = level(x)
-            out.append(x)
+            out.append(x[:rows])
         return out
+
+
+def encode_grouped(encoders: Iterable[nn.Module], image: Tensor) -> list[Tensor] | None:
+    """The encoders of all modalities as one: weights become the groups of one convolution, kept apart in the state.
+
+    Norm and activation work per channel, so they serve all modalities at once.
+
+    Args:
+        encoders: :class:`ModalityEncoder` of one shape each, in channel order.
+        image: (B, M, ...).
+
+    Returns:
+        maps per level, finest first, (B, M, C_l, ...); None where the encoders are of another kind.
+    """
+    own = [e for e in encoders if isinstance(e, ModalityEncoder)]
+    if len(own) != image.shape[1]:
+        return None
+    x = image
+    out: list[Tensor] = []
+    for levels in zip(*(e.levels for e in own), strict=True):
+        y = _grouped([level.c1 for level in levels], x)
+        x = y + _grouped([level.c3 for level in levels], _grouped([level.c2 for level in levels], y))
+        out.append(x.unflatten(1, (len(own), -1)))
+    return out
+
+
+def _grouped(units: list[PlainConv], x: Tensor) -> Tensor:
+    """The same unit of every modality on (B, M * C, ...)."""
+    weight = torch.cat([u.conv.weight for u in units])
+    bias = torch.cat([u.conv.bias for u in units])
+    return units[0].run(x, weight, bias, groups=len(units))
