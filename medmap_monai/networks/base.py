@@ -107,6 +107,11 @@ class ModalityNetwork(nn.Module):
         self.check_image(image)
         mask = available(image, present_mask)
         image = zero_absent(image, mask)
+        if not torch.jit.is_scripting():
+            if groups_encoders(image):
+                grouped = encode_grouped(list(self.encoders), image, mask)
+                if grouped is not None:
+                    return ModalityFeatures(grouped, None, mask)
         if selects_rows(image):
             levels = self._encode_present(image, mask, joined)
         else:
@@ -139,11 +144,6 @@ class ModalityNetwork(nn.Module):
 
     def _encode_all(self, image: Tensor, joined: bool) -> list[Tensor]:
         """Every encoder on every row: (B, M, C_l, ...) per level."""
-        if not torch.jit.is_scripting():
-            if groups_encoders(image):
-                grouped = encode_grouped(self.encoders, image)
-                if grouped is not None:
-                    return grouped
         encoded: list[list[Tensor]] = []
         for m, encoder in enumerate(self.encoders):
             encoded.append(encoder(image[:, m : m + 1]))

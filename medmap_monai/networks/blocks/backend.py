@@ -2,8 +2,9 @@
 
 On a CPU arithmetic is dear and decisions are free: encoders and fusions run only on what a mask allows, and tensors lie
 with their channels innermost. Everywhere else, and in every traced, exported or compiled graph, decisions are dear: all
-rows are computed in few, large operations, and masks multiply. :func:`dense_path` forces the second way on a CPU, so
-that tests can prove it without another device.
+rows are computed in few, large operations, and masks multiply. In between are training steps that are recorded once per
+pattern of masks (:mod:`~medmap_monai.utils.fixed_course`): there decisions are remembered, hence free on any device.
+:func:`dense_path` forces the second way on a CPU, so that tests can prove it without another device.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+
+from medmap_monai.utils.fixed_course import data_may_decide
 
 _dense: bool | None = None  # one for all threads: backward on a GPU runs in a thread of its own
 
@@ -43,7 +46,7 @@ def selects_rows(x: Tensor) -> bool:
     if torch.jit.is_scripting():
         return x.device.type == "cpu"
     else:
-        return runs_eagerly() and (x.device.type == "cpu" if _dense is None else not _dense)
+        return runs_eagerly() and (x.device.type == "cpu" or not data_may_decide() if _dense is None else not _dense)
 
 
 def prefers_channels_last(x: Tensor) -> bool:

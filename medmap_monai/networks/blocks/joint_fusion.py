@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from medmap_monai.networks.blocks.backend import selects_rows
@@ -43,9 +44,10 @@ class JointFusion(nn.Module):
         """
         weights = self.mix.conv.weight.chunk(self.modalities, dim=1)
         used: list[bool] = [True] * self.modalities
-        if wanted is not None and selects_rows(features):
-            used = [bool(column.any()) for column in wanted.unbind(1)]
-            used[0] = used[0] or not any(used)  # somebody has to tell the shape
+        if not torch.jit.is_scripting():
+            if wanted is not None and selects_rows(features):
+                used = wanted.any(dim=0).tolist()
+                used[0] = used[0] or not any(used)  # somebody has to tell the shape
         parts: list[Tensor] = []
         for m in range(self.modalities):
             if used[m]:

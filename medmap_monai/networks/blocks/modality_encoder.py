@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from medmap_monai.networks.blocks.backend import pad_lone_row
+from medmap_monai.networks.blocks.backend import pad_lone_row, selects_rows
 from medmap_monai.networks.blocks.conv_unit import ConvUnit, PlainConv
+from medmap_monai.networks.features import zero_absent
 
 
 class EncoderLevel(nn.Module):
@@ -61,27 +62,39 @@ class ModalityEncoder(nn.Module):
         return out
 
 
-def encode_grouped(encoders: Iterable[nn.Module], image: Tensor) -> list[Tensor] | None:
-    """The encoders of all modalities as one: weights become the groups of one convolution, kept apart in the state.
+def encode_grouped(encoders: Sequence[nn.Module], image: Tensor, mask: Tensor) -> list[Tensor] | None:
+    """The encoders of all modalities as one: their weights become the groups of one convolution.
 
-    Norm and activation work per channel, so they serve all modalities at once.
+    Norm and activation work per channel, so they serve all modalities at once; in the state dict every encoder keeps
+    its own weights. Modalities that no row has are left out where the mask may tell.
 
     Args:
         encoders: :class:`ModalityEncoder` of one shape each, in channel order.
         image: (B, M, ...).
+        mask: bool (B, M).
 
     Returns:
-        maps per level, finest first, (B, M, C_l, ...); None where the encoders are of another kind.
+        maps per level, finest first, (B, M, C_l, ...), zero where the mask is False; None where the encoders are of
+        another kind.
     """
     own = [e for e in encoders if isinstance(e, ModalityEncoder)]
-    if len(own) != image.shape[1]:
+    if len(own) != mask.shape[1]:
         return None
-    x = image
+    columns = torch.arange(len(own), device=mask.device)
+    chosen, x = own, image
+    if selects_rows(image) and not bool(mask.any(dim=0).all()):
+        columns = torch.nonzero(mask.any(dim=0)).flatten()
+        columns = columns if columns.numel() else torch.zeros_like(mask[0, :1], dtype=torch.int64)  # for the shapes
+        chosen, x = [own[m] for m in columns.tolist()], image.index_select(1, columns)
     out: list[Tensor] = []
-    for levels in zip(*(e.levels for e in own), strict=True):
+    for levels in zip(*(e.levels for e in chosen), strict=True):
         y = _grouped([level.c1 for level in levels], x)
         x = y + _grouped([level.c3 for level in levels], _grouped([level.c2 for level in levels], y))
-        out.append(x.unflatten(1, (len(own), -1)))
+        maps = x.unflatten(1, (len(chosen), -1))
+        if len(chosen) < len(own):
+            empty = maps.new_zeros([maps.shape[0], len(own), *maps.shape[2:]])
+            maps = empty.index_copy(1, columns, maps)
+        out.append(zero_absent(maps, mask))
     return out
 
 
