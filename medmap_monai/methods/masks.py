@@ -33,10 +33,9 @@ def check_masks(modality_mask: Tensor, present_mask: Tensor, cases: Sequence[str
     if bool(beyond.any()):
         problems.append(f"modality_mask allows modalities that present_mask does not have in {_names(beyond, cases)}")
     if bool(empty.any()):
-        problems.append(f"no modality is visible in {_names(empty, cases)}")
-    raise ValueError(
-        f"{'; '.join(problems)}: modality_mask {_written(modality_mask)}, {_written(present_mask)} present"
-    )
+        problems.append(f"samples without any visible modality: {_names(empty, cases)}")
+    masks = f"modality_mask {_written(modality_mask)}, present_mask {_written(present_mask)}"
+    raise ValueError(f"{'; '.join(problems)} ({masks})")
 
 
 def _names(rows: Tensor, cases: Sequence[str] | None) -> str:
