@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from medmap_monai.networks.base import ModalityNetwork
 from medmap_monai.networks.blocks.backend import pad_lone_row
 from medmap_monai.networks.blocks.fusion import ConcatFusion
+from medmap_monai.networks.blocks.plain_instance_norm import PLAIN_INSTANCE
 from medmap_monai.networks.features import DecoderOutput, ModalityFeatures, mask_at
 from medmap_monai.networks.unet import UNetDecoder, UNetEncoder
 
@@ -24,7 +25,7 @@ class ModalityEmbedding(nn.Module):
             1,
             channels,
             act=("leakyrelu", {"negative_slope": 0.1}),
-            norm=("group", {"num_groups": channels, "affine": False}),
+            norm=PLAIN_INSTANCE,
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -15,17 +15,10 @@ from medmap_monai.networks.base import ModalityNetwork
 from medmap_monai.networks.blocks.backend import pad_lone_row
 from medmap_monai.networks.blocks.dmaf import DMAFFusion
 from medmap_monai.networks.blocks.fusion import ConcatFusion
+from medmap_monai.networks.blocks.plain_instance_norm import PLAIN_INSTANCE
 from medmap_monai.networks.features import DecoderOutput, ModalityFeatures, mask_at
 
 _ACT = ("leakyrelu", {"negative_slope": 0.1})
-
-
-def _instance_norm(channels: int) -> tuple[str, dict[str, object]]:
-    """Instance norm without parameters, as group norm with one group per channel.
-
-    The same numbers, 4x faster than ``InstanceNorm3d`` on a CPU forward (measured, torch 2.13, one thread).
-    """
-    return ("group", {"num_groups": channels, "affine": False})
 
 
 class UNetEncoder(nn.Module):
@@ -44,7 +37,7 @@ class UNetEncoder(nn.Module):
                 strides=strides[i],
                 subunits=2,
                 act=_ACT,
-                norm=_instance_norm(widths[i + 1]),
+                norm=PLAIN_INSTANCE,
             )
             for i in range(len(channels))
         )
@@ -64,15 +57,11 @@ class UpBlock(nn.Module):
 
     def __init__(self, spatial_dims: int, in_channels: int, skip_channels: int) -> None:
         super().__init__()
-        self.reduce = Convolution(
-            spatial_dims, in_channels, skip_channels, act=_ACT, norm=_instance_norm(skip_channels)
-        )
+        self.reduce = Convolution(spatial_dims, in_channels, skip_channels, act=_ACT, norm=PLAIN_INSTANCE)
         self.up = UpSample(
             spatial_dims, skip_channels, scale_factor=2, mode="nontrainable", interp_mode="nearest", align_corners=None
         )
-        self.merge = Convolution(
-            spatial_dims, 2 * skip_channels, skip_channels, act=_ACT, norm=_instance_norm(skip_channels)
-        )
+        self.merge = Convolution(spatial_dims, 2 * skip_channels, skip_channels, act=_ACT, norm=PLAIN_INSTANCE)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         return self.merge(torch.cat([self.up(self.reduce(x)), skip], dim=1))

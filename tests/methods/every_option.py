@@ -151,7 +151,7 @@ def step(build: Callable[[], Method], rank: int) -> str:
     if not torch.equal(other, gradient):
         return "the processes have different gradients"
     # an unfinished reduction is noticed here, as in the next step
-    wrapped.reducer.prepare_for_forward()  # type: ignore[attr-defined]
+    wrapped.reducer._rebuild_buckets()  # type: ignore[attr-defined]
     return "" if bool(gradient.any()) else "all gradients are zero"
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from medmap_monai.networks.base import available, background_where_empty
+from medmap_monai.networks.blocks.backend import dense_path
 from medmap_monai.networks.unet import ModalityUNet
 
 CASES = [
@@ -135,3 +136,13 @@ def test_background_where_empty_keeps_the_other_rows() -> None:
     result = background_where_empty(logits, mask)
     assert torch.equal(result[0], logits[0])
     assert (result[1].argmax(0) == 0).all()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_window_may_be_as_small_as_the_stride(batch: int, dense: bool) -> None:
+    network = make(3, 2, 3, (4, 8), 0).train()
+    with dense_path(dense):
+        logits = network(torch.randn(batch, 2, 2, 2, 2))
+    assert logits.shape == (batch, 3, 2, 2, 2)
+    assert logits.isfinite().all()

@@ -6,6 +6,8 @@ import torch
 from monai.networks.blocks import ADN, Convolution
 from torch import Tensor, nn
 
+from medmap_monai.networks.blocks.plain_instance_norm import PLAIN_INSTANCE
+
 
 class ConcatFusion(nn.Module):
     """Zero-filled concatenation of the modalities and a 1x1 convolution, norm and activation.
@@ -37,7 +39,7 @@ class ConcatFusion(nn.Module):
             ordering="NA",
             in_channels=out_channels,
             act=("leakyrelu", {"negative_slope": 0.1}),
-            norm=("instance", {"affine": False}),
+            norm=PLAIN_INSTANCE,
             norm_dim=spatial_dims,
         )
 
