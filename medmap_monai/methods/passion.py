@@ -279,7 +279,7 @@ class Passion(Method):
         count."""
         sample, modality = torch.nonzero(mask if data_may_decide() else batch.own, as_tuple=True)
         if sample.numel() == 0:
-            return self.omega.new_zeros(mask.shape)
+            return batch.label.one_hot.new_zeros(mask.shape)
         logits = self.network.decode_unimodal(batch.features, sample, modality)
         values = self.segmentation_loss.rows(logits, batch.label.rows(sample))
         return rows_to_matrix(values, sample, modality, mask.shape)
