@@ -68,9 +68,11 @@ class FusionTokenTransformer(nn.Module):
         """
         if wanted is None or not selects_rows(deepest):
             wanted = torch.ones(deepest.shape[:2], dtype=torch.bool, device=deepest.device)
+            rows = torch.arange(wanted.numel(), device=deepest.device)
+        else:
+            rows = torch.nonzero(wanted.flatten()).flatten()
         size = list(deepest.shape[3:])
         positions = torch.cat(self.positions_for(size)[:-1])  # (M, N, D)
-        rows = torch.nonzero(wanted.flatten()).flatten()
         x = to_tokens(deepest.flatten(0, 1).index_select(0, rows))
         x = x + positions.index_select(0, rows % self.modalities)
         out: list[Tensor] = []
