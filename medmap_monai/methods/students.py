@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from medmap_monai.networks.features import DecoderOutput, ModalityFeatures
 #: bytes per voxel and finest channel that a student keeps for backward in float32: RFNet's whole PASSION step with four
 #: students of 8 channels at 80^3 takes 6.0 GiB on a GPU, hence at most this
 STUDENT_BYTES = 400
+from medmap_monai.utils.fixed_course import data_may_decide, fixed_course
 
 
 class StudentMode(StrEnum):
@@ -83,9 +85,11 @@ def map_students(
         chunks = [(s, m) for s, m in pairs if s.numel() > 0]
 
     fused_sees = student_mask if visible is None else visible
+    fixed = not data_may_decide()
 
     def run(rows: Tensor, seen: Tensor) -> tuple[Tensor, ...]:
-        return tuple(use(network.decode_student(features, rows, seen, fused_sees), rows))
+        with fixed_course() if fixed else nullcontext():  # backward on a GPU has a thread, hence a context, of its own
+            return tuple(use(network.decode_student(features, rows, seen, fused_sees), rows))
 
     # the last one comes first in backward, and its memory is free again when the others are computed anew
     again = len(chunks) - 1 if how == StudentMode.CHECKPOINT and torch.is_grad_enabled() else 0
