@@ -13,11 +13,11 @@ from torch.utils.checkpoint import checkpoint
 
 from medmap_monai.networks.base import ModalityNetwork
 from medmap_monai.networks.features import DecoderOutput, ModalityFeatures
+from medmap_monai.utils.fixed_course import data_may_decide, fixed_course
 
 #: bytes per voxel and finest channel that a student keeps for backward in float32: RFNet's whole PASSION step with four
 #: students of 8 channels at 80^3 takes 6.0 GiB on a GPU, hence at most this
 STUDENT_BYTES = 400
-from medmap_monai.utils.fixed_course import data_may_decide, fixed_course
 
 
 class StudentMode(StrEnum):
