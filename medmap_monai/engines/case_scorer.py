@@ -103,7 +103,7 @@ class CaseScorer:
         label = sample["label"]
         spacing, diagonal = label_geometry(label)
         reference = torch.as_tensor(label)[0].as_subclass(Tensor).cpu()
-        how = (self.regions, spacing, self.edge_cases, diagonal, self.lesion_wise)
+        how = (self.regions, spacing, self.edge_cases.on_grid(diagonal), self.lesion_wise)
         started: list[tuple[tuple[bool, ...], Callable[[], list[RegionScore]]]] = []
         for mask, prediction in self._sweep(sample, masks):
             if keep_maps:

@@ -24,6 +24,7 @@ from medmap_monai.engines.finite_guard import FiniteGuard
 from medmap_monai.engines.seeding import seed_epoch
 from medmap_monai.losses.label_maps import check_classes
 from medmap_monai.methods.base import Method, MethodOutput
+from medmap_monai.methods.masks import check_masks
 
 LOSSES = "losses"
 PER_MODALITY = "per_modality"
@@ -173,6 +174,10 @@ class ModalityTrainer(SupervisedTrainer):
 
     def _iteration(self, engine: Any, batchdata: dict[str, Tensor]) -> StepOutput:  # type: ignore[override]
         """MONAI's iteration; where steps are recorded, the same events around one launch."""
+        if all(name in batchdata for name in MASKS):  # the method checks them too, but knows no names
+            visible, present = (torch.as_tensor(batchdata[name], dtype=torch.bool) for name in MASKS)
+            cases = batchdata.get("case_id")
+            check_masks(visible, present, None if cases is None else [str(case) for case in cases])
         if self.captured is not None:  # on the host, before it travels
             check_classes(batchdata[CommonKeys.LABEL], self.method.network.out_channels)
         if self.device_part is not None:

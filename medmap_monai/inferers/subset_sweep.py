@@ -17,9 +17,7 @@ from medmap_monai.inferers.unwrap import find_network
 from medmap_monai.inferers.window_batch import check_window_batch, windows_that_fit
 from medmap_monai.inferers.windows import (
     BACKGROUND_LOGIT,
-    feature_rows,
     foreground,
-    repeat_lone_row,
     slices_as_batch,
     slices_to_volume,
     volume_presence,
@@ -280,30 +278,20 @@ class _Sweep:
                 self.slab[sample, subset][(slice(None), *region)].addcmul_(score.to(self.device), self.weights)
 
     def _decoded(self, features: ModalityFeatures, active: Tensor) -> Iterator[tuple[list[int], list[int], Tensor]]:
-        """Yield (rows, subsets, scores) for the pairs that ``active`` (rows, subsets) marks.
-
-        A lone row is decoded for several subsets at a time: convolutions of batch one are slow on a CPU.
-        """
-        if active.shape[0] == 1:
-            subsets = torch.nonzero(active[0]).flatten()
-            for chunk in subsets.split(max(2, self._windows())):
-                repeated = repeat_lone_row(features, chunk.numel())
-                yield [0] * chunk.numel(), chunk.tolist(), self._scores(repeated, self.masks[chunk])
-            return
-        for subset in range(active.shape[1]):
-            rows = torch.nonzero(active[:, subset]).flatten()
-            if rows.numel() == 0:
-                continue
-            seen = features if rows.numel() == active.shape[0] else feature_rows(features, rows)
-            masks = self.masks[subset].expand(rows.numel(), -1)
-            yield rows.tolist(), [subset] * rows.numel(), self._scores(seen, masks)
+        """Yield (rows, subsets, scores) for the pairs that ``active`` (rows, subsets) marks, subset by subset."""
+        subsets, rows = torch.nonzero(active.T, as_tuple=True)
+        every = torch.arange(active.shape[0], device=active.device)
+        at_once = max(2, self._windows())  # also for a lone row
+        for row, subset in zip(rows.split(at_once), subsets.split(at_once), strict=True):
+            shared = None if torch.equal(row, every) else row
+            yield row.tolist(), subset.tolist(), self._scores(features, self.masks[subset], shared)
 
     @property
     def _probabilities(self) -> bool:
         return self.options.blend == "probabilities"
 
-    def _scores(self, features: ModalityFeatures, masks: Tensor) -> Tensor:
-        logits = self.network.decode(features, masks).logits.float()
+    def _scores(self, features: ModalityFeatures, masks: Tensor, rows: Tensor | None = None) -> Tensor:
+        logits = self.network.decode(features, masks, rows).logits.float()
         return logits.softmax(dim=1) if self._probabilities else logits
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from monai.data import MetaTensor
@@ -10,7 +10,8 @@ from monai.data.utils import dense_patch_slices
 from monai.utils import ensure_tuple_rep, fall_back_tuple
 from torch import Tensor
 
-from medmap_monai.networks.base import ModalityFeatures, available, zero_absent
+from medmap_monai.networks.base import available
+from medmap_monai.networks.features import zero_absent
 
 BACKGROUND_LOGIT = 10.0
 
@@ -73,33 +74,6 @@ def background_like(shape: Sequence[int], probabilities: bool, like: Tensor) -> 
     result = torch.zeros(list(shape), dtype=torch.float32, device=like.device)
     result[:, 0] = 1.0 if probabilities else BACKGROUND_LOGIT
     return result
-
-
-def feature_rows(features: ModalityFeatures, rows: Tensor) -> ModalityFeatures:
-    """The features of some rows of a batch."""
-
-    def take(x: Tensor) -> Tensor:
-        return x.index_select(0, rows)
-
-    return _map_features(features, take)
-
-
-def repeat_lone_row(features: ModalityFeatures, times: int) -> ModalityFeatures:
-    """Features of one row, seen ``times`` times; no memory is copied."""
-
-    def repeat(x: Tensor) -> Tensor:
-        return x.expand(times, *x.shape[1:])
-
-    return _map_features(features, repeat)
-
-
-def _map_features(features: ModalityFeatures, change: Callable[[Tensor], Tensor]) -> ModalityFeatures:
-    return ModalityFeatures(
-        [change(x) for x in features.pyramid],
-        None if features.tokens is None else change(features.tokens),
-        [change(x) for x in features.projected],
-        None if features.present is None else change(features.present),
-    )
 
 
 def slices_as_batch(image: Tensor) -> Tensor:

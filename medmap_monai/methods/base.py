@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
+import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
+from medmap_monai.methods.idle_parameters import tie_parameters
+from medmap_monai.methods.masks import check_masks
 from medmap_monai.networks.base import ModalityFeatures, ModalityNetwork
 
 
@@ -42,19 +45,31 @@ class Method(nn.Module):
         self.register_load_state_dict_pre_hook(_accept_network_weights)
 
     def forward(self, image: Tensor, modality_mask: Tensor, present_mask: Tensor, label: Tensor) -> MethodOutput:
-        """One training step: encode once, then :meth:`step`.
+        """One training step: check the masks, encode once, then :meth:`step`.
+
+        In training every parameter takes part in the losses, with gradient zero where the step did not use it.
 
         Args:
             image: (B, M, ...).
-            modality_mask: bool (B, M), what the fused path may see.
-            present_mask: bool (B, M), what exists for the case; a superset of ``modality_mask``.
+            modality_mask: bool (B, M), what the fused path may see: something, and no more than is present.
+            present_mask: bool (B, M), what exists for the case.
             label: class indices (B, 1, ...).
+
+        Raises:
+            ValueError: for masks that :func:`~medmap_monai.methods.masks.check_masks` refuses.
         """
         # metadata has no use here; carried along, it slows every operation and would end up in buffers
         image, modality_mask, present_mask, label = map(_plain, (image, modality_mask, present_mask, label))
+        modality_mask = modality_mask.to(device=image.device, dtype=torch.bool)
+        present_mask = present_mask.to(device=image.device, dtype=torch.bool)
+        check_masks(modality_mask, present_mask)
         seen = self.needed_modalities(modality_mask, present_mask)
         features = self.network.prepare(self.network.encode(image, seen))
-        return self.step(features, image, modality_mask, present_mask, label)
+        output = self.step(features, image, modality_mask, present_mask, label)
+        if not (self.training and torch.is_grad_enabled()):
+            return output
+        name = next(iter(output.losses))
+        return output._replace(losses={**output.losses, name: tie_parameters(output.losses[name], self.parameters())})
 
     def needed_modalities(self, modality_mask: Tensor, present_mask: Tensor) -> Tensor:
         """Which modalities :meth:`step` looks at, bool (B, M): all present ones unless a method says less."""

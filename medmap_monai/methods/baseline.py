@@ -9,7 +9,6 @@ from torch import Tensor
 
 from medmap_monai.losses.deep_supervision import deep_supervision_loss
 from medmap_monai.methods.base import Method, MethodOutput
-from medmap_monai.methods.idle_parameters import zero_of
 from medmap_monai.methods.students import decode_students
 from medmap_monai.networks.base import ModalityFeatures, ModalityNetwork
 
@@ -55,8 +54,6 @@ class ModalityDropoutBaseline(Method):
         if self.deep_weight and fused.deep_logits:
             losses["deep"] = self.deep_weight * deep_supervision_loss(self.loss, fused.deep_logits, label)
         per_modality: dict[str, Tensor] = {}
-        if self.network.has_unimodal_decoder and not self.modality_weight:
-            losses["fused"] = losses["fused"] + zero_of(self.network.parameters())  # DDP wants a gradient everywhere
         if self.modality_weight:
             logits, sample, modality = self._alone(features, present_mask)
             values = self._per_modality(logits, label, sample, modality)

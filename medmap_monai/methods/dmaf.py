@@ -19,7 +19,6 @@ from medmap_monai.losses.segmentation import WeightedCEDiceLoss
 from medmap_monai.losses.temperature_kl import TemperatureKLLoss
 from medmap_monai.methods.base import Method, MethodOutput
 from medmap_monai.methods.case_counts import CaseCounts
-from medmap_monai.methods.idle_parameters import zero_of
 from medmap_monai.methods.self_distillation import mean_where, rows_to_matrix
 from medmap_monai.methods.students import StudentMode, decode_students
 from medmap_monai.methods.training_monitor import DynamicTrainingMonitor, GradientMode
@@ -145,7 +144,7 @@ class DMAF(Method):
     def needed_modalities(self, modality_mask: Tensor, present_mask: Tensor) -> Tensor:
         """Without single-modality and distillation terms nobody looks at a hidden modality."""
         used = self.modality_weight or self.term_weights or self.pixel_weight
-        return modality_mask | present_mask if used else modality_mask
+        return present_mask if used else modality_mask
 
     def course(self) -> Hashable:
         return self.training
@@ -172,8 +171,6 @@ class DMAF(Method):
                 rows = self.pixel_loss.rows(logits, self.pixel_loss.target(fused.logits, label.shape[2:]).rows(sample))
                 values["pixel"] = rows_to_matrix(rows, sample, modality, present.shape)
                 report["pixel"] = mean_where(values["pixel"], present)
-        elif self.network.has_unimodal_decoder:
-            losses["fused"] = losses["fused"] + zero_of(self.network.parameters())  # DDP wants a gradient everywhere
         balance = self.monitor.weights * self.omega
         for name, value in values.items():
             losses[name] = self.term_weights.get(name, self.pixel_weight) * (balance * value).sum(1).mean()

@@ -84,9 +84,10 @@ class DomainAdaptation(Method):
         else:
             full = self.full_network.decode(self.full_network.encode(image, present_mask), present_mask)
         losses = {"full": self.loss(full.logits, label), "missing": self.loss(missing.logits, label)}
-        if self.deep_weight and missing.deep_logits:
-            deep = [deep_supervision_loss(self.loss, out.deep_logits, label) for out in (full, missing)]
-            losses["deep"] = self.deep_weight * torch.stack(deep).sum()
+        deep = [out.deep_logits for out in (full, missing) if out.deep_logits]
+        if self.deep_weight and deep:
+            terms = [deep_supervision_loss(self.loss, logits, label) for logits in deep]
+            losses["deep"] = self.deep_weight * torch.stack(terms).sum()
         losses["consistency"] = self.consistency_weight * self._consistency(full.logits, missing.logits)
         if self.bottleneck_weight:
             losses["bottleneck"] = self.bottleneck_weight * bottleneck_distance(missing.fused, full.fused)

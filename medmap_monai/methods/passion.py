@@ -16,7 +16,6 @@ from medmap_monai.losses.segmentation import WeightedCEDiceLoss
 from medmap_monai.losses.temperature_kl import TemperatureKLLoss
 from medmap_monai.methods.base import Method, MethodOutput
 from medmap_monai.methods.case_counts import CaseCounts
-from medmap_monai.methods.idle_parameters import zero_of
 from medmap_monai.methods.preference_balance import PreferenceBalance, PreferenceGate
 from medmap_monai.methods.self_distillation import SelfDistillation, mean_where, rows_to_matrix
 from medmap_monai.methods.students import StudentMode, map_students
@@ -186,20 +185,15 @@ class Passion(Method):
 
     def needed_modalities(self, modality_mask: Tensor, present_mask: Tensor) -> Tensor:
         """Under IDT-drop a hidden modality has no student, so nobody looks at it."""
-        return modality_mask if self.mode == TrainingMode.IDT_DROP else modality_mask | present_mask
+        return modality_mask if self.mode == TrainingMode.IDT_DROP else present_mask
 
     def step(
         self, features: ModalityFeatures, image: Tensor, modality_mask: Tensor, present_mask: Tensor, label: Tensor
     ) -> MethodOutput:
-        visible = modality_mask.to(device=image.device, dtype=torch.bool)
-        own = self.needed_modalities(visible, present_mask.to(visible))
-        if not bool(visible.any(1).all()):
-            raise ValueError(
-                f"samples without any visible modality: batch rows {torch.nonzero(~visible.any(1)).flatten().tolist()}"
-            )
+        own = self.needed_modalities(modality_mask, present_mask)
         precision = torch.promote_types(features.pyramid[0].dtype, torch.float32)
         maps = label_maps(label, self.network.out_channels, precision)
-        batch = _Batch(features, visible, own, maps)
+        batch = _Batch(features, modality_mask, own, maps)
         if self.epoch < self.balance.warmup_epochs:
             return self._warm_up(batch)
         return self._balanced(batch)
@@ -241,7 +235,7 @@ class Passion(Method):
             value = self._unimodal_rows(batch, own)
         else:
             value = self._students(batch, None)["unimodal"]
-        zero = zero_of(self.network.parameters())
+        zero = fused.logits.new_zeros(())
         losses = {"fused": zero}
         if self.deep_weight and fused.deep_logits:
             losses["deep"] = zero
@@ -285,7 +279,7 @@ class Passion(Method):
         count."""
         sample, modality = torch.nonzero(mask if data_may_decide() else batch.own, as_tuple=True)
         if sample.numel() == 0:
-            return zero_of(self.network.parameters()).expand(mask.shape)
+            return batch.label.one_hot.new_zeros(mask.shape)
         logits = self.network.decode_unimodal(batch.features, sample, modality)
         values = self.segmentation_loss.rows(logits, batch.label.rows(sample))
         return rows_to_matrix(values, sample, modality, mask.shape)

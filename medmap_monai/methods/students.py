@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -10,8 +11,9 @@ from monai.utils import StrEnum, look_up_option
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from medmap_monai.networks.aligned import AlignedNetwork
-from medmap_monai.networks.base import DecoderOutput, ModalityFeatures, ModalityNetwork, take_rows, zero_absent
+from medmap_monai.networks.base import ModalityNetwork
+from medmap_monai.networks.features import DecoderOutput, ModalityFeatures
+from medmap_monai.utils.fixed_course import data_may_decide, fixed_course
 
 #: bytes per voxel and finest channel that a student keeps for backward in float32: RFNet's whole PASSION step with four
 #: students of 8 channels at 80^3 takes 6.0 GiB on a GPU, hence at most this
@@ -61,7 +63,7 @@ def map_students(
             first axis is R.
         mode: see :class:`StudentMode`.
         visible: bool (B, M), what the fused path sees; only the published student paths of some backbones look at it
-            (:meth:`ModalityNetwork.student_mask`). None means ``student_mask``.
+            (:meth:`ModalityNetwork.decode_student`). None means ``student_mask``.
 
     Returns:
         the tensors of ``use`` for all students, and ``sample`` and ``modality`` (R,) of each.
@@ -82,10 +84,12 @@ def map_students(
         pairs = zip(sample[order].split(sizes), modality[order].split(sizes), strict=True)
         chunks = [(s, m) for s, m in pairs if s.numel() > 0]
 
+    fused_sees = student_mask if visible is None else visible
+    fixed = not data_may_decide()
+
     def run(rows: Tensor, seen: Tensor) -> tuple[Tensor, ...]:
-        one_hot = torch.nn.functional.one_hot(seen, student_mask.shape[1]).to(torch.bool)
-        fused_sees = student_mask if visible is None else visible
-        return tuple(use(_decode_alone(network, features, rows, one_hot, fused_sees), rows))
+        with fixed_course() if fixed else nullcontext():  # backward on a GPU has a thread, hence a context, of its own
+            return tuple(use(network.decode_student(features, rows, seen, fused_sees), rows))
 
     # the last one comes first in backward, and its memory is free again when the others are computed anew
     again = len(chunks) - 1 if how == StudentMode.CHECKPOINT and torch.is_grad_enabled() else 0
@@ -111,24 +115,6 @@ def fastest_mode(finest: Tensor, rows: int) -> StudentMode:
     need = voxels * finest.shape[2] * STUDENT_BYTES * finest.element_size() / 4
     memory = torch.cuda.get_device_properties(finest.device).total_memory
     return StudentMode.CHECKPOINT if need > memory / 2 else StudentMode.BATCHED
-
-
-def _decode_alone(
-    network: ModalityNetwork, features: ModalityFeatures, rows: Tensor, one_hot: Tensor, visible: Tensor
-) -> DecoderOutput:
-    """Decode each of ``rows`` (R,) from the one modality that ``one_hot`` (R, M) names."""
-    mask = network.student_mask(one_hot, visible.index_select(0, rows))
-    if not isinstance(network, AlignedNetwork):
-        return network.decode_rows(features, rows, mask)
-    # its anchor may be mixed from every modality that is present: a student has one, and must not see the others
-    taken = take_rows(features, rows)
-    alone = ModalityFeatures(
-        [zero_absent(level, one_hot) for level in taken.pyramid],
-        None if taken.tokens is None else zero_absent(taken.tokens, one_hot),
-        taken.projected,
-        one_hot,
-    )
-    return network.decode(alone, mask)
 
 
 def decode_students(

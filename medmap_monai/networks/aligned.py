@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, List, Optional  # noqa: UP035 (TorchScript reads these forms)
+from typing import Any
 
 import torch
 from monai.utils.module import look_up_option
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from medmap_monai.losses.alignment import Anchor
 from medmap_monai.networks.anchor_weights import fixed_anchor_weights
-from medmap_monai.networks.base import DecoderOutput, ModalityFeatures, ModalityNetwork, level_mask
+from medmap_monai.networks.base import ModalityNetwork, one_hot_mask
+from medmap_monai.networks.features import DecoderOutput, ModalityFeatures, mask_at, zero_absent
 
 
 class AnchorType(StrEnum):
@@ -110,9 +111,9 @@ class AlignedNetwork(ModalityNetwork):
         self.detach_anchor = detach_anchor
         self.shared_weights = shared_weights
         replaced = levels if replace_levels is None else replace_levels
-        self.aligned_levels: List[int] = _unique(levels)  # noqa: UP006
-        self.replaced_levels: List[int] = _unique(replaced)  # noqa: UP006
-        self.anchor_levels: List[int] = _unique([*levels, *replaced])  # noqa: UP006
+        self.aligned_levels: list[int] = _unique(levels)
+        self.replaced_levels: list[int] = _unique(replaced)
+        self.anchor_levels: list[int] = _unique([*levels, *replaced])
         self._mixes = self.anchor in (AnchorType.ADAPTIVE, AnchorType.FIXED)
         self._learns_mixture = self.anchor == AnchorType.ADAPTIVE
         self._replaces = self.anchor != AnchorType.NONE and len(self.replaced_levels) > 0
@@ -190,7 +191,7 @@ class AlignedNetwork(ModalityNetwork):
         if self.anchor == AnchorType.NONE:
             return out
         for level in self.aligned_levels:
-            maps = self._features_at(features, level)
+            maps = features.at(level)
             if self._mixes:
                 weights = self.anchor_weights(source, level)
                 anchor = Anchor(self.anchor_map(maps, source, level), weights, None, self.detach_anchor)
@@ -201,35 +202,41 @@ class AlignedNetwork(ModalityNetwork):
             out[level] = (maps, anchor)
         return out
 
-    def encode(self, image: Tensor, present_mask: Optional[Tensor] = None) -> ModalityFeatures:  # noqa: UP045
+    def encode(self, image: Tensor, present_mask: Tensor | None = None) -> ModalityFeatures:
         return self.network.encode(image, present_mask)
 
-    def prepare(self, features: ModalityFeatures) -> ModalityFeatures:
-        return self.network.prepare(features)
+    def prepare(self, features: ModalityFeatures, wanted: Tensor | None = None) -> ModalityFeatures:
+        return self.network.prepare(features, wanted)
 
-    def refresh(self, features: ModalityFeatures, levels: List[int]) -> ModalityFeatures:  # noqa: UP006
-        return self.network.refresh(features, levels)
-
-    def decode(self, features: ModalityFeatures, modality_mask: Tensor) -> DecoderOutput:
+    def decode(self, features: ModalityFeatures, modality_mask: Tensor, rows: Tensor | None = None) -> DecoderOutput:
         """Fill in what is missing, then let the wrapped network segment; a mask per level is passed on as it is."""
         if not self._replaces:
-            return self.network.decode(features, modality_mask)
+            return self.network.decode(features, modality_mask, rows)
+        if rows is not None:
+            features = features.rows(rows)
         visible = self.visible_masks(modality_mask, len(features.pyramid))
         return self.network.decode(self.fill(features, modality_mask), visible)
 
-    @torch.jit.unused
-    def student_mask(self, one_hot: Tensor, modality_mask: Tensor) -> Tensor:
-        return self.network.student_mask(one_hot, modality_mask)
+    def decode_student(
+        self, features: ModalityFeatures, sample: Tensor, modality: Tensor, visible: Tensor
+    ) -> DecoderOutput:
+        """A student has one modality: its anchor must not be mixed from the others, present as they may be."""
+        if not self._replaces:
+            return self.network.decode_student(features, sample, modality, visible)
+        one_hot = one_hot_mask(modality, self.modalities)
+        taken = features.rows(sample)
+        tokens = None if taken.tokens is None else zero_absent(taken.tokens, one_hot)
+        alone = [zero_absent(level, one_hot) for level in taken.pyramid]
+        return self.decode(ModalityFeatures(alone, tokens, one_hot, taken.parts), one_hot)
 
-    @torch.jit.unused
     def decode_unimodal(self, features: ModalityFeatures, sample: Tensor, modality: Tensor) -> Tensor:
         return self.network.decode_unimodal(features, sample, modality)
 
     def visible_masks(self, modality_mask: Tensor, depth: int) -> Tensor:
         """Masks per level (B, L, M): at replaced levels a row with any modality sees them all."""
-        masks: List[Tensor] = []  # noqa: UP006
+        masks: list[Tensor] = []
         for level in range(depth):
-            mask = level_mask(modality_mask, level)
+            mask = mask_at(modality_mask, level)
             if level in self.replaced_levels or level - depth in self.replaced_levels:
                 mask = mask.any(dim=1, keepdim=True).expand_as(mask)
             masks.append(mask)
@@ -241,14 +248,10 @@ class AlignedNetwork(ModalityNetwork):
         Raises:
             ValueError: in training with ``training_source="full"`` when the features do not say what was present.
         """
-        depth = len(features.pyramid)
-        pyramid = [level for level in features.pyramid]  # noqa: C416 (TorchScript copies a list this way)
-        tokens = features.tokens
-        changed: List[int] = []  # noqa: UP006
+        filled = features
         for level in self.replaced_levels:
-            index = level if level >= 0 else depth + level
-            maps = self._features_at(features, level)
-            visible = level_mask(modality_mask, index)
+            maps = features.at(level)
+            visible = mask_at(modality_mask, features.index_of(level))
             source = visible
             if self.training and self._privileged:
                 present = features.present
@@ -261,23 +264,8 @@ class AlignedNetwork(ModalityNetwork):
             if self._scales and not self.training:
                 scale = self._mixture_of(level).to(maps.dtype)
                 maps = maps * scale.reshape([1, self.modalities] + [1] * (maps.ndim - 2))
-            if tokens is not None and index == depth - 1:
-                tokens = maps
-            else:
-                pyramid[index] = maps
-            changed.append(index)
-        filled = ModalityFeatures(pyramid, tokens, features.projected, features.present)
-        return self.network.refresh(filled, changed)
-
-    def _features_at(self, features: ModalityFeatures, level: int) -> Tensor:
-        """The maps that fusion reads at ``level``: tokens at the deepest level where there are any."""
-        depth = len(features.pyramid)
-        if level >= depth or level < -depth:
-            raise ValueError(f"level {level} does not exist: the network has levels 0..{depth - 1}")
-        tokens = features.tokens
-        if tokens is not None and (level == -1 or level == depth - 1):
-            return tokens
-        return features.pyramid[level]
+            filled = filled.with_level(level, maps)
+        return filled
 
     def _row_of(self, level: int) -> int:
         return 0 if self.shared_weights else self.anchor_levels.index(level)

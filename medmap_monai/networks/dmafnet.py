@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from medmap_monai.networks.base import ModalityFeatures
 from medmap_monai.networks.blocks.slots import pick_modality
+from medmap_monai.networks.features import ModalityFeatures
 from medmap_monai.networks.unet import ModalityUNet, UNetDecoder
 
 
@@ -63,7 +62,6 @@ class DMAFNet(ModalityUNet):
         self.has_unimodal_decoder = True
         self.shared_decoder = UNetDecoder(spatial_dims, channels, out_channels, deep_supervision=0)
 
-    @torch.jit.unused
     def decode_unimodal(self, features: ModalityFeatures, sample: Tensor, modality: Tensor) -> Tensor:
         logits: Tensor = self.shared_decoder([pick_modality(level, sample, modality) for level in features.pyramid])[0]
         return logits

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import List  # noqa: UP035 (TorchScript reads this form)
 
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
-from medmap_monai.networks.base import DecoderOutput, ModalityFeatures, ModalityNetwork, level_mask
-from medmap_monai.networks.blocks.backend import lone_row_is_slow, pad_lone_row
+from medmap_monai.networks.base import ModalityNetwork
+from medmap_monai.networks.blocks.backend import pad_lone_row
 from medmap_monai.networks.blocks.fusion import ConcatFusion
+from medmap_monai.networks.blocks.plain_instance_norm import PLAIN_INSTANCE
+from medmap_monai.networks.features import DecoderOutput, ModalityFeatures, mask_at
 from medmap_monai.networks.unet import UNetDecoder, UNetEncoder
 
 
@@ -24,11 +25,11 @@ class ModalityEmbedding(nn.Module):
             1,
             channels,
             act=("leakyrelu", {"negative_slope": 0.1}),
-            norm=("group", {"num_groups": channels, "affine": False}),
+            norm=PLAIN_INSTANCE,
         )
 
-    def forward(self, x: Tensor) -> List[Tensor]:  # noqa: UP006
-        return [self.convolution(x)]
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.convolution(pad_lone_row(x))[: x.shape[0]]]
 
 
 class EarlyFusionUNet(ModalityNetwork):
@@ -79,17 +80,13 @@ class EarlyFusionUNet(ModalityNetwork):
         self.encoder = UNetEncoder(spatial_dims, channels, [1] + [2] * (len(channels) - 1), in_channels=channels[0])
         self.decoder = UNetDecoder(spatial_dims, channels, out_channels, deep_supervision)
 
-    def prepare(self, features: ModalityFeatures) -> ModalityFeatures:
-        projected = [self.fusion.project(features.pyramid[0])]
-        return ModalityFeatures(features.pyramid, features.tokens, projected, features.present)
+    def prepare(self, features: ModalityFeatures, wanted: Tensor | None = None) -> ModalityFeatures:
+        if len(features.parts[0]) > 0:
+            return features
+        return features.with_parts([[self.fusion.project(features.pyramid[0])]])
 
-    def decode(self, features: ModalityFeatures, modality_mask: Tensor) -> DecoderOutput:
-        if len(features.projected) == 0:
-            features = self.prepare(features)
-        fused = self.fusion(features.projected[0], level_mask(modality_mask, 0))
-        if lone_row_is_slow(fused):
-            encoded: List[Tensor] = []  # noqa: UP006
-            for level in self.encoder(pad_lone_row(fused)):
-                encoded.append(level[:1])
-            return self.decoder(encoded)
-        return self.decoder(self.encoder(fused))
+    def decode(self, features: ModalityFeatures, modality_mask: Tensor, rows: Tensor | None = None) -> DecoderOutput:
+        features = self.prepare(features)
+        if rows is not None:
+            features = features.rows(rows)
+        return self.decoder(self.encoder(self.fusion(features.parts[0][0], mask_at(modality_mask, 0))))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import List, Optional, Tuple  # noqa: UP035 (TorchScript reads these forms)
 
 import torch
 import torch.nn.functional as F
 from monai.utils import look_up_option
 from torch import Tensor, nn
 
-from medmap_monai.networks.base import DecoderOutput, ModalityFeatures, ModalityNetwork, level_mask
-from medmap_monai.networks.blocks.backend import to_preferred_layout
+from medmap_monai.networks.base import ModalityNetwork
 from medmap_monai.networks.blocks.conv_unit import ConvUnit, PlainConv
 from medmap_monai.networks.blocks.cross_channel import CrossChannelFusion
 from medmap_monai.networks.blocks.fusion_tokens import FusionTokenTransformer
@@ -20,6 +18,7 @@ from medmap_monai.networks.blocks.modality_encoder import ModalityEncoder
 from medmap_monai.networks.blocks.slots import needed, pick_modality, sum_modalities
 from medmap_monai.networks.blocks.transformer import grid_sizes
 from medmap_monai.networks.blocks.unimodal_decoder import MergeUnit, UnimodalDecoder, UpUnit
+from medmap_monai.networks.features import DecoderOutput, ModalityFeatures, mask_at
 
 
 class DeepHead(nn.Module):
@@ -43,7 +42,7 @@ class CrossStage(nn.Module):
         self.cross = CrossChannelFusion(spatial_dims, modalities, width, dropout_rate)
         self.merge = MergeUnit(spatial_dims, 2 * width, width)
 
-    def forward(self, x: Tensor, maps: Tensor, mask: Tensor) -> Tuple[Tensor, Tensor, Tensor]:  # noqa: UP006
+    def forward(self, x: Tensor, maps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map from above (R, C, ...) and weighted maps (R, M, C, ...) -> merged map, deep logits, fused map."""
         fused = self.cross(x, maps, mask)
         return self.merge(fused, x), self.deep_head(x), fused
@@ -123,72 +122,39 @@ class M2FTrans(ModalityNetwork):
         self.head = PlainConv(spatial_dims, base_width, out_channels)
         self.unimodal_decoder = UnimodalDecoder(spatial_dims, base_width, levels, out_channels)
 
-    def prepare(self, features: ModalityFeatures) -> ModalityFeatures:
-        """Each modality's part of the joint fusions, finest level first, then what the bottleneck prepares."""
-        return self.prepare_for(features, features.present)
-
-    def prepare_for(self, features: ModalityFeatures, wanted: Optional[Tensor]) -> ModalityFeatures:  # noqa: UP045
-        """:meth:`prepare` for the modalities that ``wanted`` (B, M) names; None means all."""
-        parts: List[Tensor] = []  # noqa: UP006
+    def prepare(self, features: ModalityFeatures, wanted: Tensor | None = None) -> ModalityFeatures:
+        """Each modality's part of the joint fusions, and what the bottleneck prepares at the deepest level."""
+        parts = features.parts[:]
+        seen = features.present if wanted is None else wanted
         for i, fusion in enumerate(self.fusions):
             level = len(features.pyramid) - 3 - i
-            # positions are weighted one by one later on, which is fast with the channels outermost
-            made = [p.contiguous() for p in fusion.project(features.pyramid[level], wanted)]  # type: ignore[operator]
-            parts = made + parts
-        tokens = self.bottleneck.prepare(features.pyramid[-1], wanted)
-        return ModalityFeatures(features.pyramid, features.tokens, parts + tokens, features.present)
+            if len(parts[level]) == 0:
+                made: list[Tensor] = fusion.project(features.pyramid[level], seen)  # type: ignore[operator]
+                # positions are weighted one by one later on, which is fast with the channels outermost
+                parts[level] = [part.contiguous() for part in made]
+        if len(parts[-1]) == 0:
+            parts[-1] = self.bottleneck.prepare(features.pyramid[-1], seen)
+        return features.with_parts(parts)
 
-    def part(self, features: ModalityFeatures, level: int) -> List[Tensor]:  # noqa: UP006
-        """The prepared parts of one level, one per modality; past the joint fusions, what the bottleneck prepared."""
-        start, end = level * self.modalities, (level + 1) * self.modalities
-        return features.projected[start:] if level == len(features.pyramid) - 2 else features.projected[start:end]
-
-    def refresh(self, features: ModalityFeatures, levels: List[int]) -> ModalityFeatures:  # noqa: UP006
-        if len(features.projected) == 0:
-            return features
-        deepest = len(features.pyramid) - 1
-        changed = [level % (deepest + 1) for level in levels]
-        parts: List[Tensor] = []  # noqa: UP006
-        for i, fusion in enumerate(self.fusions):
-            level = deepest - 2 - i
-            if level in changed:
-                parts = [p.contiguous() for p in fusion.project(features.pyramid[level])] + parts  # type: ignore[operator]
-            else:
-                parts = self.part(features, level) + parts
-        if deepest in changed:
-            tokens = self.bottleneck.prepare(features.pyramid[-1], None)
-        else:
-            tokens = self.part(features, deepest - 1)
-        return ModalityFeatures(features.pyramid, features.tokens, parts + tokens, features.present)
-
-    def decode(self, features: ModalityFeatures, modality_mask: Tensor) -> DecoderOutput:
-        return self.decode_rows(features, None, modality_mask)
-
-    def decode_rows(
-        self,
-        features: ModalityFeatures,
-        rows: Optional[Tensor],  # noqa: UP045
-        modality_mask: Tensor,
-    ) -> DecoderOutput:
-        if len(features.projected) == 0:
-            features = self.prepare_for(features, needed(modality_mask, rows, features.pyramid[0].shape[0]))
+    def decode(self, features: ModalityFeatures, modality_mask: Tensor, rows: Tensor | None = None) -> DecoderOutput:
+        features = self.prepare(features, needed(modality_mask, rows, features.pyramid[0].shape[0]))
         deepest = len(features.pyramid) - 1
         chosen = torch.arange(modality_mask.shape[0], device=modality_mask.device) if rows is None else rows
-        prepared = self.part(features, deepest - 1)
-        x, attention = self.bottleneck(prepared, level_mask(modality_mask, -1), chosen)
-        attention = self.spread(attention, level_mask(modality_mask, -1))
+        prepared = features.parts[deepest]
+        x, attention = self.bottleneck(prepared, mask_at(modality_mask, -1), chosen)
+        attention = self.spread(attention, mask_at(modality_mask, -1))
         maps = prepared[0].index_select(0, chosen) * attention
-        x, logits, joined = self.deepest(to_preferred_layout(x), maps, level_mask(modality_mask, -1))
-        deep_logits: List[Tensor] = [logits]  # noqa: UP006
-        fused: List[Tensor] = [joined]  # noqa: UP006
+        x, logits, joined = self.deepest(x, maps, mask_at(modality_mask, -1))
+        deep_logits: list[Tensor] = [logits]
+        fused: list[Tensor] = [joined]
 
         above = self.second_up(x)
         attention = self.finer(attention)
         maps = features.pyramid[deepest - 1].index_select(0, chosen) * attention
-        x, logits, joined = self.second(above, maps, level_mask(modality_mask, -2))
+        x, logits, joined = self.second(above, maps, mask_at(modality_mask, -2))
         deep_logits.append(logits)
         fused.append(joined)
-        entering: List[Tensor] = [above]  # noqa: UP006
+        entering: list[Tensor] = [above]
 
         for i, (up, deep_head, fusion, merge) in enumerate(
             zip(self.ups, self.deep_heads, self.fusions, self.merges)  # noqa: B905 (TorchScript)
@@ -196,8 +162,8 @@ class M2FTrans(ModalityNetwork):
             level = deepest - 2 - i
             above = up(x)
             attention = self.finer(attention)
-            mask = level_mask(modality_mask, level)
-            joined = fusion(sum_modalities(self.part(features, level), mask, rows, attention))
+            mask = mask_at(modality_mask, level)
+            joined = fusion(sum_modalities(features.parts[level], mask, rows, attention))
             x = merge(joined, above)
             deep_logits.append(deep_head(above))
             fused.append(joined)
@@ -217,6 +183,5 @@ class M2FTrans(ModalityNetwork):
             0, [-1, self.modalities]
         )
 
-    @torch.jit.unused
     def decode_unimodal(self, features: ModalityFeatures, sample: Tensor, modality: Tensor) -> Tensor:
         return self.unimodal_decoder([pick_modality(level, sample, modality) for level in features.pyramid])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import List, Optional  # noqa: UP035 (TorchScript reads these forms)
 
 import torch
 from monai.utils import look_up_option
 from torch import Tensor, nn
 
-from medmap_monai.networks.base import DecoderOutput, ModalityFeatures, ModalityNetwork, level_mask, zero_absent
-from medmap_monai.networks.blocks.backend import runs_eagerly, to_preferred_layout
+from medmap_monai.networks.base import ModalityNetwork, one_hot_mask
+from medmap_monai.networks.blocks.backend import selects_rows
 from medmap_monai.networks.blocks.conv_unit import PlainConv
 from medmap_monai.networks.blocks.joint_fusion import JointFusion
 from medmap_monai.networks.blocks.modality_encoder import ModalityEncoder
@@ -24,6 +23,7 @@ from medmap_monai.networks.blocks.transformer import (
     to_tokens,
 )
 from medmap_monai.networks.blocks.unimodal_decoder import MergeUnit, UnimodalDecoder, UpUnit
+from medmap_monai.networks.features import DecoderOutput, ModalityFeatures, mask_at, zero_absent
 
 _POSITION_SIZE = {"passion": 5, "original": 8}  # patches of 80 and 128 voxels, total stride 16
 
@@ -59,7 +59,7 @@ class IntraModalTransformer(nn.Module):
         self.positions = nn.Parameter(torch.zeros(1, math.prod(grid), width))
         self.layers = nn.ModuleList(TransformerLayer(width, heads, mlp_width, dropout_rate) for _ in range(layers))
 
-    def positions_for(self, size: List[int]) -> Tensor:  # noqa: UP006
+    def positions_for(self, size: list[int]) -> Tensor:
         """The positional embedding (1, N, D) of a token grid of ``size``."""
         return resize_positions(self.positions, self.grid, size)
 
@@ -82,7 +82,7 @@ class MMFormer(ModalityNetwork):
     Kept as published, because weights depend on it: the tokens after the inter-modal transformer are regrouped so that
     each position receives M consecutive tokens of one modality, and missing modalities take part in attention as zero
     tokens with their position (goldens ``mmformer_fwd80_f32``). Students of modalities that the fused path does not
-    see have no tokens (:meth:`student_mask`).
+    see have no tokens (:meth:`decode_student`).
 
     Source: Zhang et al.: mmFormer: Multimodal Medical Transformer for Incomplete Multimodal Learning of Brain Tumor
     Segmentation, MICCAI 2022.
@@ -174,70 +174,50 @@ class MMFormer(ModalityNetwork):
         self.unused = nn.ModuleList(PlainConv(spatial_dims, token_width, widths[0]) for _ in range(unused))
         self.unused.requires_grad_(False)
 
-    def encode(self, image: Tensor, present_mask: Optional[Tensor] = None) -> ModalityFeatures:  # noqa: UP045
+    def encode(self, image: Tensor, present_mask: Tensor | None = None) -> ModalityFeatures:
         features = self.encode_pyramid(image, present_mask)
         mask = features.present
         assert mask is not None  # for the type checkers; the base class always says what is present
         deepest = features.pyramid[-1]
-        skip = runs_eagerly()
-        tokens: List[Tensor] = []  # noqa: UP006
+        tokens: list[Tensor] = []
         for m, transformer in enumerate(self.intra):
-            rows = torch.nonzero(mask[:, m]).flatten() if skip else torch.arange(0, device=mask.device)
-            if skip and rows.shape[0] < mask.shape[0] and not self.training:
+            if selects_rows(deepest) and not bool(mask[:, m].all()):
+                rows = torch.nonzero(mask[:, m]).flatten()
                 made = deepest.new_zeros([mask.shape[0], self.token_width] + list(deepest.shape[3:]))
                 if rows.shape[0] > 0:
                     made = made.index_copy(0, rows, transformer(deepest[:, m].index_select(0, rows)).to(made.dtype))
                 tokens.append(made)
-            else:  # in training every parameter takes part, as in the base class; the grid is small
+            else:
                 tokens.append(transformer(deepest[:, m]))
-        stacked = zero_absent(torch.stack(tokens, dim=1), mask)
-        return ModalityFeatures(features.pyramid, stacked, [], mask)
+        return ModalityFeatures(features.pyramid, zero_absent(torch.stack(tokens, dim=1), mask), mask)
 
-    def prepare(self, features: ModalityFeatures) -> ModalityFeatures:
-        """Each modality's part of the fusions, finest level first; see :meth:`part`."""
-        return self.prepare_for(features, features.present)
-
-    def prepare_for(self, features: ModalityFeatures, wanted: Optional[Tensor]) -> ModalityFeatures:  # noqa: UP045
-        """:meth:`prepare` for the modalities that ``wanted`` (B, M) names; None means all."""
-        parts: List[Tensor] = []  # noqa: UP006
+    def prepare(self, features: ModalityFeatures, wanted: Tensor | None = None) -> ModalityFeatures:
+        """Each modality's part of the fusions above the deepest level."""
+        parts = features.parts[:]
         for i, fusion in enumerate(self.fusions):
             level = len(features.pyramid) - 2 - i
-            parts = fusion.project(features.pyramid[level], wanted) + parts  # type: ignore[operator]
-        return ModalityFeatures(features.pyramid, features.tokens, parts, features.present)
+            if len(parts[level]) == 0:
+                seen = features.present if wanted is None else wanted
+                parts[level] = fusion.project(features.pyramid[level], seen)  # type: ignore[operator]
+        return features.with_parts(parts)
 
-    def part(self, features: ModalityFeatures, level: int) -> List[Tensor]:  # noqa: UP006
-        """The prepared parts of one level, one per modality."""
-        return features.projected[level * self.modalities : (level + 1) * self.modalities]
-
-    def refresh(self, features: ModalityFeatures, levels: List[int]) -> ModalityFeatures:  # noqa: UP006
-        if len(features.projected) == 0:
-            return features
-        parts: List[Tensor] = []  # noqa: UP006
-        deepest = len(features.pyramid) - 1
-        changed = [level % (deepest + 1) for level in levels]
-        for i, fusion in enumerate(self.fusions):
-            level = deepest - 1 - i
-            if level in changed:
-                parts = fusion.project(features.pyramid[level]) + parts  # type: ignore[operator]
-            else:
-                parts = self.part(features, level) + parts
-        return ModalityFeatures(features.pyramid, features.tokens, parts, features.present)
-
-    @torch.jit.unused
-    def student_mask(self, one_hot: Tensor, modality_mask: Tensor) -> Tensor:
+    def decode_student(
+        self, features: ModalityFeatures, sample: Tensor, modality: Tensor, visible: Tensor
+    ) -> DecoderOutput:
         """As published, a student's tokens are masked by the sample's mask too, its other levels are not: only with
-        perfect-data training, where a hidden modality has a student, does that differ from ``one_hot``."""
+        perfect-data training, where a hidden modality has a student, does that differ from one modality alone."""
+        one_hot = one_hot_mask(modality, self.modalities)
         tokens = one_hot
         if self.reference_bugs:
             tokens = torch.cat([one_hot[:, :2], one_hot[:, 2:3] | one_hot[:, 3:4], torch.zeros_like(one_hot[:, :1])], 1)
-        levels = [one_hot] * len(self.merges) + [tokens & modality_mask]
-        return torch.stack(levels, dim=1)
+        levels = [one_hot] * len(self.merges) + [tokens & visible.index_select(0, sample)]
+        return self.decode(features, torch.stack(levels, dim=1), sample)
 
     def fuse_tokens(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Inter-modal transformer: tokens (R, M, D, ...) under a mask (R, M) -> fused deepest map (R, C, ...)."""
         size = list(tokens.shape[3:])
         x = zero_absent(tokens, mask).flatten(3).transpose(2, 3).flatten(1, 2)  # (R, M * N, D), modality-major
-        places: List[Tensor] = []  # noqa: UP006
+        places: list[Tensor] = []
         for transformer in self.intra:
             places.append(transformer.positions_for(size))  # type: ignore[operator]
         positions = torch.cat(places, dim=1)
@@ -245,38 +225,28 @@ class MMFormer(ModalityNetwork):
             x = layer(x + positions)
         # published regrouping: position q gets tokens M*q ... M*q + M-1, which belong to one modality
         x = x.reshape(x.shape[0], -1, self.modalities * x.shape[2])
-        return self.deepest_fusion.fuse_joined(self.to_maps(to_preferred_layout(to_maps(x, size))))
+        return self.deepest_fusion.fuse_joined(self.to_maps(to_maps(x, size)))
 
-    def decode(self, features: ModalityFeatures, modality_mask: Tensor) -> DecoderOutput:
-        return self.decode_rows(features, None, modality_mask)
-
-    def decode_rows(
-        self,
-        features: ModalityFeatures,
-        rows: Optional[Tensor],  # noqa: UP045
-        modality_mask: Tensor,
-    ) -> DecoderOutput:
-        if len(features.projected) == 0:
-            features = self.prepare_for(features, needed(modality_mask, rows, features.pyramid[0].shape[0]))
+    def decode(self, features: ModalityFeatures, modality_mask: Tensor, rows: Tensor | None = None) -> DecoderOutput:
+        features = self.prepare(features, needed(modality_mask, rows, features.pyramid[0].shape[0]))
         tokens = features.tokens
         assert tokens is not None, "mmFormer decodes features with tokens"
         if rows is not None:
             tokens = tokens.index_select(0, rows)
-        x = self.fuse_tokens(tokens, level_mask(modality_mask, -1))
-        fused: List[Tensor] = [x]  # noqa: UP006
-        decoded: List[Tensor] = [x]  # noqa: UP006
-        deep_logits: List[Tensor] = []  # noqa: UP006
+        x = self.fuse_tokens(tokens, mask_at(modality_mask, -1))
+        fused: list[Tensor] = [x]
+        decoded: list[Tensor] = [x]
+        deep_logits: list[Tensor] = []
         for i, (deep_head, up, fusion, merge) in enumerate(
             zip(self.deep_heads, self.ups, self.fusions, self.merges)  # noqa: B905 (TorchScript)
         ):
             level = len(features.pyramid) - 2 - i
             deep_logits.append(deep_head(x))
-            mixed = sum_modalities(self.part(features, level), level_mask(modality_mask, level), rows)
+            mixed = sum_modalities(features.parts[level], mask_at(modality_mask, level), rows)
             fused.append(fusion(mixed))
             x = merge(fused[-1], up(x))
             decoded.append(x)
         return DecoderOutput(self.head(x), deep_logits[::-1], decoded[::-1], fused[::-1])
 
-    @torch.jit.unused
     def decode_unimodal(self, features: ModalityFeatures, sample: Tensor, modality: Tensor) -> Tensor:
         return self.unimodal_decoder([pick_modality(level, sample, modality) for level in features.pyramid])

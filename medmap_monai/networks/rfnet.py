@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import List, Optional  # noqa: UP035 (TorchScript reads these forms)
-
 import torch
 from monai.utils import look_up_option
 from torch import Tensor, nn
 
-from medmap_monai.networks.base import DecoderOutput, ModalityFeatures, ModalityNetwork, level_mask
+from medmap_monai.networks.base import ModalityNetwork
 from medmap_monai.networks.blocks.conv_unit import PlainConv
 from medmap_monai.networks.blocks.modality_encoder import ModalityEncoder
 from medmap_monai.networks.blocks.region_fusion import ProbabilityMap, RegionFusion
 from medmap_monai.networks.blocks.slots import pick_modality, select_modalities
 from medmap_monai.networks.blocks.unimodal_decoder import MergeUnit, UnimodalDecoder, UpUnit
+from medmap_monai.networks.features import DecoderOutput, ModalityFeatures, mask_at
 
 _BASE_WIDTH = {"passion": 8, "original": 16}
 
@@ -73,7 +72,6 @@ class RFNet(ModalityNetwork):
             encoders=[ModalityEncoder(spatial_dims, base_width, levels) for _ in range(in_channels)],
         )
         self.has_unimodal_decoder = True
-        self.reads_concatenation = True
         widths = [base_width * 2**level for level in range(levels - 1, -1, -1)]  # coarse to fine, as they are used
         self.deepest_map = ProbabilityMap(spatial_dims, in_channels, widths[0], out_channels, from_above=False)
         self.deepest_fusion = RegionFusion(spatial_dims, in_channels, widths[0], out_channels, mlp_width)
@@ -88,30 +86,25 @@ class RFNet(ModalityNetwork):
         self.head = PlainConv(spatial_dims, base_width, out_channels)
         self.unimodal_decoder = UnimodalDecoder(spatial_dims, base_width, levels, out_channels)
 
-    def decode(self, features: ModalityFeatures, modality_mask: Tensor) -> DecoderOutput:
-        return self.decode_rows(features, None, modality_mask)
+    def encode(self, image: Tensor, present_mask: Tensor | None = None) -> ModalityFeatures:
+        return self.encode_pyramid(image, present_mask, joined=True)
 
-    def decode_rows(
-        self,
-        features: ModalityFeatures,
-        rows: Optional[Tensor],  # noqa: UP045
-        modality_mask: Tensor,
-    ) -> DecoderOutput:
+    def decode(self, features: ModalityFeatures, modality_mask: Tensor, rows: Tensor | None = None) -> DecoderOutput:
         deepest = len(features.pyramid) - 1
-        slots: List[Tensor] = []  # noqa: UP006
-        places: List[Tensor] = []  # noqa: UP006
+        slots: list[Tensor] = []
+        places: list[Tensor] = []
         for i in range(deepest + 1):
             level = deepest - i
-            mask = level_mask(modality_mask, level)
+            mask = mask_at(modality_mask, level)
             chosen, placement = select_modalities(features.pyramid[level], mask, features.present, rows)
             slots.append(chosen)
             places.append(placement)
         # published detail: probability maps learn from their own loss only, hence the detach (goldens *_train32)
         logits = self.deepest_map(slots[0], places[0], None)
         x = self.deepest_fusion(slots[0], places[0], torch.softmax(logits.detach(), dim=1))
-        deep_logits: List[Tensor] = [logits]  # noqa: UP006
-        fused: List[Tensor] = [x]  # noqa: UP006
-        entering: List[Tensor] = []  # noqa: UP006
+        deep_logits: list[Tensor] = [logits]
+        fused: list[Tensor] = [x]
+        entering: list[Tensor] = []
         for i, (up, probability_map, fusion, merge) in enumerate(
             zip(self.ups, self.maps, self.fusions, self.merges)  # noqa: B905 (TorchScript)
         ):
@@ -122,11 +115,10 @@ class RFNet(ModalityNetwork):
             deep_logits.append(logits)
             fused.append(region)
             entering.append(above)
-        decoded: List[Tensor] = [x]  # noqa: UP006
+        decoded: list[Tensor] = [x]
         for i in range(len(entering)):
             decoded.append(entering[len(entering) - 1 - i])
         return DecoderOutput(self.head(x), deep_logits[::-1], decoded, fused[::-1])
 
-    @torch.jit.unused
     def decode_unimodal(self, features: ModalityFeatures, sample: Tensor, modality: Tensor) -> Tensor:
         return self.unimodal_decoder([pick_modality(level, sample, modality) for level in features.pyramid])

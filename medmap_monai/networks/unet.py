@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, List  # noqa: UP035 (TorchScript reads this form)
+from typing import Any
 
 import torch
 from monai.networks.blocks import Convolution, ResidualUnit, UpSample
@@ -11,20 +11,14 @@ from monai.networks.layers.factories import split_args
 from monai.utils import look_up_option
 from torch import Tensor, nn
 
-from medmap_monai.networks.base import DecoderOutput, ModalityFeatures, ModalityNetwork, level_mask
-from medmap_monai.networks.blocks.backend import lone_row_is_slow
+from medmap_monai.networks.base import ModalityNetwork
+from medmap_monai.networks.blocks.backend import pad_lone_row
 from medmap_monai.networks.blocks.dmaf import DMAFFusion
 from medmap_monai.networks.blocks.fusion import ConcatFusion
+from medmap_monai.networks.blocks.plain_instance_norm import PLAIN_INSTANCE
+from medmap_monai.networks.features import DecoderOutput, ModalityFeatures, mask_at
 
 _ACT = ("leakyrelu", {"negative_slope": 0.1})
-
-
-def _instance_norm(channels: int) -> tuple[str, dict[str, object]]:
-    """Instance norm without parameters, as group norm with one group per channel.
-
-    The same numbers, 4x faster than ``InstanceNorm3d`` on a CPU forward (measured, torch 2.13, one thread).
-    """
-    return ("group", {"num_groups": channels, "affine": False})
 
 
 class UNetEncoder(nn.Module):
@@ -43,16 +37,18 @@ class UNetEncoder(nn.Module):
                 strides=strides[i],
                 subunits=2,
                 act=_ACT,
-                norm=_instance_norm(widths[i + 1]),
+                norm=PLAIN_INSTANCE,
             )
             for i in range(len(channels))
         )
 
-    def forward(self, x: Tensor) -> List[Tensor]:  # noqa: UP006
-        out: List[Tensor] = []  # noqa: UP006
+    def forward(self, x: Tensor) -> list[Tensor]:
+        rows = x.shape[0]
+        x = pad_lone_row(x)
+        out: list[Tensor] = []
         for level in self.levels:
             x = level(x)
-            out.append(x)
+            out.append(x[:rows])
         return out
 
 
@@ -61,15 +57,11 @@ class UpBlock(nn.Module):
 
     def __init__(self, spatial_dims: int, in_channels: int, skip_channels: int) -> None:
         super().__init__()
-        self.reduce = Convolution(
-            spatial_dims, in_channels, skip_channels, act=_ACT, norm=_instance_norm(skip_channels)
-        )
+        self.reduce = Convolution(spatial_dims, in_channels, skip_channels, act=_ACT, norm=PLAIN_INSTANCE)
         self.up = UpSample(
             spatial_dims, skip_channels, scale_factor=2, mode="nontrainable", interp_mode="nearest", align_corners=None
         )
-        self.merge = Convolution(
-            spatial_dims, 2 * skip_channels, skip_channels, act=_ACT, norm=_instance_norm(skip_channels)
-        )
+        self.merge = Convolution(spatial_dims, 2 * skip_channels, skip_channels, act=_ACT, norm=PLAIN_INSTANCE)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         return self.merge(torch.cat([self.up(self.reduce(x)), skip], dim=1))
@@ -104,21 +96,18 @@ class UNetDecoder(nn.Module):
             for level in range(1, deep_supervision + 1)
         )
 
-    def forward(self, fused: List[Tensor]) -> DecoderOutput:  # noqa: UP006
+    def forward(self, fused: list[Tensor]) -> DecoderOutput:
         x = fused[-1]
         batch = x.shape[0]
-        coarse_to_fine: List[Tensor] = []  # noqa: UP006
+        coarse_to_fine: list[Tensor] = []
         for i, up_block in enumerate(self.up_blocks):
             skip = fused[len(fused) - 2 - i]
-            if lone_row_is_slow(skip):
-                x = up_block(torch.cat([x, x], dim=0), torch.cat([skip, skip], dim=0))[:batch]
-            else:
-                x = up_block(x, skip)
+            x = up_block(pad_lone_row(x, skip), pad_lone_row(skip))[:batch]
             coarse_to_fine.append(x)
-        decoded: List[Tensor] = []  # noqa: UP006
+        decoded: list[Tensor] = []
         for i in range(len(coarse_to_fine)):
             decoded.append(coarse_to_fine[len(coarse_to_fine) - 1 - i])
-        deep_logits: List[Tensor] = []  # noqa: UP006
+        deep_logits: list[Tensor] = []
         for i, head in enumerate(self.deep_heads):
             deep_logits.append(head(decoded[i + 1]))
         return DecoderOutput(self.head(decoded[0]), deep_logits, decoded, fused)
@@ -189,32 +178,25 @@ class ModalityUNet(ModalityNetwork):
         self.fusions = nn.ModuleList(_fusions(fusion, spatial_dims, in_channels, channels))
         self.decoder = UNetDecoder(spatial_dims, channels, out_channels, deep_supervision)
 
-    def prepare(self, features: ModalityFeatures) -> ModalityFeatures:
-        projected: List[Tensor] = []  # noqa: UP006
+    def prepare(self, features: ModalityFeatures, wanted: Tensor | None = None) -> ModalityFeatures:
+        parts: list[list[Tensor]] = []
         for level, fusion in enumerate(self.fusions):
-            projected.append(fusion.project(features.pyramid[level]))  # type: ignore[operator]
-        return ModalityFeatures(features.pyramid, features.tokens, projected, features.present)
+            made = features.parts[level]
+            if len(made) == 0:
+                made = [fusion.project(features.pyramid[level])]  # type: ignore[operator]
+            parts.append(made)
+        return features.with_parts(parts)
 
-    def refresh(self, features: ModalityFeatures, levels: List[int]) -> ModalityFeatures:  # noqa: UP006
-        if len(features.projected) == 0:
-            return features
-        projected: List[Tensor] = []  # noqa: UP006
-        for level, fusion in enumerate(self.fusions):
-            if level in levels:
-                projected.append(fusion.project(features.pyramid[level]))  # type: ignore[operator]
-            else:
-                projected.append(features.projected[level])
-        return ModalityFeatures(features.pyramid, features.tokens, projected, features.present)
-
-    def decode(self, features: ModalityFeatures, modality_mask: Tensor) -> DecoderOutput:
-        if len(features.projected) == 0:
-            features = self.prepare(features)
-        fused: List[Tensor] = []  # noqa: UP006
+    def decode(self, features: ModalityFeatures, modality_mask: Tensor, rows: Tensor | None = None) -> DecoderOutput:
+        features = self.prepare(features)
+        if rows is not None:
+            features = features.rows(rows)
+        fused: list[Tensor] = []
         for level, fusion in enumerate(self.fusions):
             fused.append(
                 fusion(
-                    projected=features.projected[level],
-                    mask=level_mask(modality_mask, level),
+                    projected=features.parts[level][0],
+                    mask=mask_at(modality_mask, level),
                     features=features.pyramid[level],
                 )
             )

@@ -44,7 +44,7 @@ class Known(ModalityNetwork):
     def encode(self, image: Tensor, present_mask: Tensor | None = None) -> ModalityFeatures:
         features = super().encode(image, present_mask)
         tokens = features.pyramid[1].flatten(3) if self.with_tokens else None
-        return ModalityFeatures(features.pyramid, tokens, [], features.present)
+        return ModalityFeatures(features.pyramid, tokens, features.present)
 
 
 def sample(

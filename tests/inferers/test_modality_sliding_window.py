@@ -22,9 +22,10 @@ class MaskReader(ModalityNetwork):
         self.calls: list[tuple[Tensor, Tensor]] = []
 
     def encode(self, image, present_mask=None):
-        return ModalityFeatures([image.unsqueeze(2)], None, [], present_mask)
+        return ModalityFeatures([image.unsqueeze(2)], None, present_mask)
 
-    def decode(self, features, modality_mask):
+    def decode(self, features, modality_mask, rows=None):
+        features = features if rows is None else features.rows(rows)
         image = features.pyramid[0].squeeze(2)
         assert type(image) is Tensor
         assert type(modality_mask) is Tensor

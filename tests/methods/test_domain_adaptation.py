@@ -12,6 +12,7 @@ from medmap_monai.methods.domain_adaptation import DomainAdaptation
 from medmap_monai.methods.domain_discriminator import DomainDiscriminator, reverse_gradient
 from medmap_monai.networks.aligned import AlignedNetwork
 from medmap_monai.networks.early_fusion_unet import EarlyFusionUNet
+from medmap_monai.networks.unet import ModalityUNet
 
 LOSS = DiceCELoss(to_onehot_y=True, softmax=True)
 
@@ -124,3 +125,14 @@ def test_ill_arguments() -> None:
         DomainAdaptation(network(), LOSS, adversarial_weight=0.1)
     with pytest.raises(ValueError, match="full_network"):
         DomainAdaptation(network(), LOSS, full_network=network(modalities=3))
+
+
+def test_a_network_without_deep_heads_needs_no_deep_loss() -> None:
+    network = ModalityUNet(2, 2, 2, channels=(4, 8), deep_supervision=0)
+    full = ModalityUNet(2, 2, 2, channels=(4, 8, 8), deep_supervision=1)
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    for other, expected in ((None, False), (full, True)):
+        method = DomainAdaptation(network, LOSS, other, bottleneck_weight=0)
+        output = method(torch.rand(1, 2, 8, 8), mask, mask, torch.zeros(1, 1, 8, 8))
+        assert ("deep" in output.losses) is expected
+        assert torch.stack(list(output.losses.values())).isfinite().all()

@@ -195,7 +195,7 @@ def test_training_source() -> None:
         features = net.encode(image, masks("1111", "1111"))
         changed = [level.clone() for level in features.pyramid]
         changed[0][~mask] += 1.0
-        other = ModalityFeatures(changed, None, [], features.present)
+        other = ModalityFeatures(changed, None, features.present)
         same = torch.equal(net.fill(features, mask).pyramid[0], net.fill(other, mask).pyramid[0])
         assert same != hidden_matters
 
@@ -203,7 +203,7 @@ def test_training_source() -> None:
 def test_privileged_replacement_needs_to_know_what_was_present() -> None:
     net = aligned(unet).train()
     features = net.encode(image_of(), masks("1111", "1111"))
-    by_hand = ModalityFeatures(features.pyramid, None, [])
+    by_hand = ModalityFeatures(features.pyramid)
     with pytest.raises(ValueError, match="present"):
         net.decode(by_hand, masks("1010", "0110"))
 
@@ -289,7 +289,7 @@ def test_tokens_are_the_deepest_level() -> None:
     net = aligned(unet, levels=[-1]).eval()
     pyramid = [torch.randn(2, 4, 4, 4, 4, 4), torch.randn(2, 4, 8, 2, 2, 2)]
     tokens = torch.randn(2, 4, 16, 8)
-    features = ModalityFeatures(pyramid, tokens, [], masks("1111", "1111"))
+    features = ModalityFeatures(pyramid, tokens, masks("1111", "1111"))
     filled = net.fill(features, masks("1010", "0110"))
     assert filled.tokens is not None
     assert torch.equal(filled.pyramid[1], pyramid[1])

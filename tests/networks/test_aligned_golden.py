@@ -28,7 +28,7 @@ def features_of(requires_grad: bool = False) -> tuple[Tensor, ModalityFeatures]:
     """The golden features, modalities first, and the same as a pyramid of one level."""
     stored = golden("in/features").clone().requires_grad_(requires_grad)
     maps = stored.transpose(0, 1)
-    return stored, ModalityFeatures([maps], None, [], torch.ones(1, 4, dtype=torch.bool))
+    return stored, ModalityFeatures([maps], None, torch.ones(1, 4, dtype=torch.bool))
 
 
 def published(weights: str, **kwargs: object) -> AlignedNetwork:
@@ -100,9 +100,9 @@ def test_masks_act_per_sample() -> None:
     """The fragment reads the mask of sample 0 for the whole batch; here each sample equals its own run."""
     net = published("w_mixed").eval()
     maps = features_of()[1].pyramid[0]
-    batch = ModalityFeatures([torch.cat([maps, maps.flip(2)])], None, [], None)
+    batch = ModalityFeatures([torch.cat([maps, maps.flip(2)])])
     masks = torch.cat([mask_of("1010"), mask_of("0111")])
     filled = net.fill(batch, masks).pyramid[0]
     for row in range(2):
-        alone = net.fill(ModalityFeatures([batch.pyramid[0][row : row + 1]], None, [], None), masks[row : row + 1])
+        alone = net.fill(ModalityFeatures([batch.pyramid[0][row : row + 1]]), masks[row : row + 1])
         assert torch.equal(filled[row : row + 1], alone.pyramid[0])

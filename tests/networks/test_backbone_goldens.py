@@ -46,8 +46,7 @@ def test_fused_path_and_students_at_32(name: str) -> None:
         features = network.prepare(network.encode(formula_input(2, 4, 32).double(), torch.ones_like(mask)))
         logits = network.decode(features, mask).logits[..., 2::8, 2::8, 2::8]
         sample, modality = torch.nonzero(torch.ones_like(mask), as_tuple=True)
-        one_hot = torch.nn.functional.one_hot(modality, 4).bool()
-        students = network.decode_rows(features, sample, network.student_mask(one_hot, mask[sample])).logits
+        students = network.decode_student(features, sample, modality, mask).logits
     np.testing.assert_allclose(logits, expected[f"{name}/logits"], atol=1e-6, rtol=0)
     students = students.unflatten(0, (2, 4))[..., 4::16, 4::16, 4::16]
     np.testing.assert_allclose(students, expected[f"{name}/students"], atol=2e-6, rtol=0)  # stored as float32

@@ -79,7 +79,7 @@ def test_a_row_does_not_depend_on_its_batch_and_features_serve_every_subset():
     image = torch.randn(1, 4, 8, 8, 8)
     masks = torch.tensor([[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 1, 0]]).bool()
     features = net.prepare(net.encode(image, torch.ones(1, 4, dtype=torch.bool)))
-    together = net.decode_rows(features, torch.zeros(3, dtype=torch.int64), masks).logits
+    together = net.decode(features, masks, torch.zeros(3, dtype=torch.int64)).logits
     for row in range(3):
         torch.testing.assert_close(net(image, masks[row : row + 1])[0], together[row], rtol=1e-3, atol=1e-4)
 

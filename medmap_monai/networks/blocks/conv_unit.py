@@ -5,7 +5,8 @@ from __future__ import annotations
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from medmap_monai.networks.blocks.backend import convolve, norm_leaky, reflect_pad, zero_pad
+from medmap_monai.networks.blocks.fast_conv import convolve, reflect_pad, zero_pad
+from medmap_monai.networks.blocks.norm_leaky import norm_leaky
 
 
 class PlainConv(nn.Module):
@@ -52,7 +53,11 @@ class PlainConv(nn.Module):
         return reflect_pad(x) if self.reflects else zero_pad(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return convolve(self.pad(x), self.conv.weight, self.conv.bias, self.stride, self.groups)
+        return self.run(x, self.conv.weight, self.conv.bias, self.groups)
+
+    def run(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        """The unit with weights from elsewhere, such as those of several modalities as groups."""
+        return convolve(self.pad(x), weight, bias, self.stride, groups)
 
 
 class ConvUnit(PlainConv):
@@ -86,8 +91,8 @@ class ConvUnit(PlainConv):
         """Instance norm and LeakyReLU(0.2); ``consume`` as in :func:`norm_leaky`."""
         return norm_leaky(x, 0.2, consume=consume)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def run(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
         if self.pre_norm:
             x = self.activate(x)
-        x = convolve(self.pad(x), self.conv.weight, self.conv.bias, self.stride, self.groups)
+        x = convolve(self.pad(x), weight, bias, self.stride, groups)
         return x if self.pre_norm else self.activate(x, consume=True)

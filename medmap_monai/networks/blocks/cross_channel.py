@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import List, Tuple  # noqa: UP035 (TorchScript reads these forms)
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medmap_monai.networks.base import zero_absent
-from medmap_monai.networks.blocks.backend import runs_eagerly, to_preferred_layout
+from medmap_monai.networks.blocks.backend import selects_rows
 from medmap_monai.networks.blocks.conv_unit import PlainConv
+from medmap_monai.networks.features import zero_absent
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -41,7 +39,7 @@ class BottleneckConv(nn.Module):
         self.norm3 = ChannelNorm(width, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.norm1(self.conv1(to_preferred_layout(x))))
+        x = F.gelu(self.norm1(self.conv1(x)))
         x = F.gelu(self.norm2(self.conv2(x)))
         return self.norm3(self.conv3(x))
 
@@ -53,18 +51,9 @@ class ConvFeedForward(BottleneckConv):
         super().__init__(spatial_dims, width, expansion=4)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.gelu(self.norm1(self.conv1(to_preferred_layout(x))))
+        y = F.gelu(self.norm1(self.conv1(x)))
         y = F.gelu(self.norm2(self.conv2(y)))
         return F.gelu(x + self.norm3(self.conv3(y)))
-
-
-def _rows_of(mask: Tensor, training: bool) -> Tensor:
-    """The rows where ``mask`` (R,) is True; all rows where a choice cannot be made or would leave parameters out."""
-    if runs_eagerly():
-        rows = torch.nonzero(mask).flatten()
-        if rows.shape[0] > 0 or not training:
-            return rows
-    return torch.arange(mask.shape[0], device=mask.device)
 
 
 class CrossChannelLayer(nn.Module):
@@ -91,19 +80,23 @@ class CrossChannelLayer(nn.Module):
 
     def attend(self, query: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
         """(R, C, ...), (R, M, C, ...) and a bool mask (R, M) -> (R, C, ...)."""
-        keys: List[Tensor] = []  # noqa: UP006
-        values: List[Tensor] = []  # noqa: UP006
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
         for m, (key_map, value_map) in enumerate(zip(self.key_maps, self.value_maps)):  # noqa: B905 (TorchScript)
-            rows = _rows_of(mask[:, m], self.training)
-            key = torch.zeros_like(maps[:, m].flatten(2))
-            value = key
-            if rows.shape[0] > 0:
-                seen = maps[:, m].index_select(0, rows)
-                made = key_map(seen).flatten(2)
-                key = key.to(made.dtype).index_copy(0, rows, made)
-                value = value.to(made.dtype).index_copy(0, rows, value_map(seen).flatten(2))
-            keys.append(key)
-            values.append(value)
+            if selects_rows(maps) and not bool(mask[:, m].all()):
+                rows = torch.nonzero(mask[:, m]).flatten()
+                key = torch.zeros_like(maps[:, m].flatten(2))
+                value = key
+                if rows.shape[0] > 0:
+                    seen = maps[:, m].index_select(0, rows)
+                    made = key_map(seen).flatten(2)
+                    key = key.to(made.dtype).index_copy(0, rows, made)
+                    value = value.to(made.dtype).index_copy(0, rows, value_map(seen).flatten(2))
+                keys.append(key)
+                values.append(value)
+            else:
+                keys.append(key_map(maps[:, m]).flatten(2))
+                values.append(value_map(maps[:, m]).flatten(2))
         q = self.query_map(query).flatten(2)
         # a row without any modality attends to zeros instead of dividing by zero
         allowed = (mask | ~mask.any(dim=1, keepdim=True)).repeat_interleave(query.shape[1], dim=1)
@@ -112,11 +105,13 @@ class CrossChannelLayer(nn.Module):
         y = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], attn_mask=allowed[:, None, None])
         return self.drop(self.out_project(y[:, 0].reshape(query.shape)))
 
-    def forward(self, query: Tensor, maps: Tensor, mask: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    def forward(self, query: Tensor, maps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         query = self.query_ffn(query + self.attend(query, maps, mask))
-        if self.updates_maps:
+        if self.updates_maps and not selects_rows(maps):
+            maps = zero_absent(self.map_ffn(maps.flatten(0, 1)).reshape(maps.shape), mask)
+        elif self.updates_maps:
             flat = maps.flatten(0, 1)
-            rows = _rows_of(mask.flatten(), self.training)
+            rows = torch.nonzero(mask.flatten()).flatten()
             if rows.shape[0] > 0:
                 made = self.map_ffn(flat.index_select(0, rows))
                 flat = torch.zeros_like(flat).to(made.dtype).index_copy(0, rows, made)

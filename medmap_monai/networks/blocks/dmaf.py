@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import List, Optional  # noqa: UP035 (TorchScript reads these forms)
 
 import torch
 from monai.networks.layers.factories import Conv
 from monai.networks.utils import pixelshuffle
 from monai.utils import ensure_tuple_rep, look_up_option
 from torch import Tensor, nn
-from torch.nn.functional import (
-    interpolate,
-    softplus,
-)
+from torch.nn.functional import interpolate, softplus
 
-from medmap_monai.networks.base import zero_absent
-from medmap_monai.networks.blocks.backend import runs_eagerly
+from medmap_monai.networks.blocks.backend import selects_rows
 from medmap_monai.networks.blocks.transformer import TransformerLayer
+from medmap_monai.networks.features import zero_absent
 
 
-def area_pool(x: Tensor, grid: List[int]) -> Tensor:  # noqa: UP006
+def area_pool(x: Tensor, grid: list[int]) -> Tensor:
     """Adaptive average pooling of the last ``len(grid)`` axes, for any leading axes; the same numbers as PyTorch's.
 
     Averaging over boxes separates into one small matrix per axis. PyTorch's own 3-D operator has no ONNX form.
@@ -121,12 +117,12 @@ class DMAFFusion(nn.Module):
 
     def project(self, features: Tensor) -> Tensor:
         """(B, M, C, ...) -> pooled features (B, M, C, p, ...): the part that no mask changes."""
-        grid: List[int] = []  # noqa: UP006
+        grid: list[int] = []
         for wanted, size in zip(self.grid, features.shape[3:]):  # noqa: B905 (TorchScript knows no strict)
             grid.append(min(wanted, size))
         return area_pool(features, grid)
 
-    def weights(self, projected: Tensor, mask: Tensor, columns: Tensor, size: List[int]) -> Tensor:  # noqa: UP006
+    def weights(self, projected: Tensor, mask: Tensor, columns: Tensor, size: list[int]) -> Tensor:
         """Weight of each modality: (B, m, C or 1, ...) at ``size``; sums to one over the modalities of a row.
 
         Args:
@@ -162,13 +158,13 @@ class DMAFFusion(nn.Module):
         x = x.reshape([batch, number, -1] + size)
         if self.gated:
             x = -softplus(-x)  # log-sigmoid; their softmax is sigmoids over their sum, without underflow
-        if runs_eagerly() and bool(mask.all()):
+        if selects_rows(mask) and bool(mask.all()):
             return x.softmax(dim=1)  # nothing to mask: saves two passes over the largest tensors of the network
         shape = [batch, number] + [1] * (x.ndim - 2)
         x = x.masked_fill(torch.logical_not(keys).reshape(shape), float("-inf")).softmax(dim=1)
         return x.masked_fill(torch.logical_not(mask).reshape(shape), 0.0)
 
-    def forward(self, features: Tensor, mask: Tensor, projected: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
+    def forward(self, features: Tensor, mask: Tensor, projected: Tensor | None = None) -> Tensor:
         """Fuse.
 
         Rows with a single modality skip the attention, and modalities that no other row has are left out of it; the
@@ -185,15 +181,11 @@ class DMAFFusion(nn.Module):
         mask = mask.to(torch.bool)
         if projected is None:
             projected = self.project(features)
-        if not runs_eagerly():
+        if not selects_rows(features):
             return self._weighted_sum(features, mask, projected, torch.arange(self.modalities, device=mask.device))
         rows = torch.nonzero(mask.sum(dim=1) > 1).flatten()
         if rows.numel() == 0:
-            fused = zero_absent(features, mask).sum(dim=1)
-            if not torch.jit.is_scripting():
-                if self.training:
-                    fused = fused + self._idle().to(fused.dtype)
-            return fused
+            return zero_absent(features, mask).sum(dim=1)
         columns = torch.nonzero(mask[rows].any(dim=0)).flatten()
         chosen, seen, pooled = features, mask, projected
         if rows.numel() < mask.shape[0]:
@@ -209,7 +201,7 @@ class DMAFFusion(nn.Module):
 
     def _weighted_sum(self, features: Tensor, mask: Tensor, projected: Tensor, columns: Tensor) -> Tensor:
         weights = self.weights(projected, mask, columns, list(features.shape[3:]))
-        if not (runs_eagerly() and bool(mask.all())):
+        if not (selects_rows(mask) and bool(mask.all())):
             features = zero_absent(features, mask)
         parts = weights.unbind(1)  # one pass forward and backward, where slices would each fill a whole gradient
         maps = features.unbind(1)
@@ -217,8 +209,3 @@ class DMAFFusion(nn.Module):
         for m in range(1, len(maps)):
             fused = fused + parts[m] * maps[m]
         return fused
-
-    @torch.jit.unused
-    def _idle(self) -> Tensor:
-        """Zero that depends on every parameter, so that DDP finds a gradient for each."""
-        return torch.stack([p.reshape(-1)[0] for p in self.parameters() if p.requires_grad]).sum() * 0.0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 import torch
 from monai.networks.blocks import ADN, Convolution
 from torch import Tensor, nn
+
+from medmap_monai.networks.blocks.plain_instance_norm import PLAIN_INSTANCE
 
 
 class ConcatFusion(nn.Module):
@@ -39,7 +39,7 @@ class ConcatFusion(nn.Module):
             ordering="NA",
             in_channels=out_channels,
             act=("leakyrelu", {"negative_slope": 0.1}),
-            norm=("instance", {"affine": False}),
+            norm=PLAIN_INSTANCE,
             norm_dim=spatial_dims,
         )
 
@@ -49,7 +49,7 @@ class ConcatFusion(nn.Module):
         projected = self.projection(features.flatten(1, 2))
         return projected.reshape([features.shape[0], self.modalities, self.out_channels] + spatial)
 
-    def forward(self, projected: Tensor, mask: Tensor, features: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
+    def forward(self, projected: Tensor, mask: Tensor, features: Tensor | None = None) -> Tensor:
         """Projected features (B, M, C_out, ...) and a bool mask (B, M) -> fused features (B, C_out, ...).
 
         ``features`` is there because every fusion block is called alike; this one needs the projected part only.

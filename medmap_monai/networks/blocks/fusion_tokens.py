@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import List, Optional, Tuple  # noqa: UP035 (TorchScript reads these forms)
 
 import torch
 from torch import Tensor, nn
 
-from medmap_monai.networks.blocks.backend import runs_eagerly
+from medmap_monai.networks.blocks.backend import selects_rows
 from medmap_monai.networks.blocks.slots import select_modalities
 from medmap_monai.networks.blocks.transformer import TransformerLayer, resize_positions, to_maps, to_tokens
 
@@ -50,14 +49,14 @@ class FusionTokenTransformer(nn.Module):
         self.fusion_tokens = nn.Parameter(torch.randn(1, count, width))
         self.layers = nn.ModuleList(TransformerLayer(width, heads, mlp_width, dropout_rate) for _ in range(layers))
 
-    def positions_for(self, size: List[int]) -> List[Tensor]:  # noqa: UP006
+    def positions_for(self, size: list[int]) -> list[Tensor]:
         """Positional embeddings (1, N, D) of each modality and, last, of the fusion tokens, for a grid of ``size``."""
-        places: List[Tensor] = []  # noqa: UP006
+        places: list[Tensor] = []
         for block in self.positions.chunk(self.modalities + 1, dim=1):
             places.append(resize_positions(block, self.grid, size))
         return places
 
-    def prepare(self, deepest: Tensor, wanted: Optional[Tensor] = None) -> List[Tensor]:  # noqa: UP006, UP045
+    def prepare(self, deepest: Tensor, wanted: Tensor | None = None) -> list[Tensor]:
         """Tokens of every modality through all layers.
 
         Args:
@@ -67,14 +66,16 @@ class FusionTokenTransformer(nn.Module):
         Returns:
             the resulting maps (B, M, D, ...), then keys and values of each layer (B, M, N, 2 D).
         """
-        if wanted is None or not runs_eagerly():
+        if wanted is None or not selects_rows(deepest):
             wanted = torch.ones(deepest.shape[:2], dtype=torch.bool, device=deepest.device)
+            rows = torch.arange(wanted.numel(), device=deepest.device)
+        else:
+            rows = torch.nonzero(wanted.flatten()).flatten()
         size = list(deepest.shape[3:])
         positions = torch.cat(self.positions_for(size)[:-1])  # (M, N, D)
-        rows = torch.nonzero(wanted.flatten()).flatten()
         x = to_tokens(deepest.flatten(0, 1).index_select(0, rows))
         x = x + positions.index_select(0, rows % self.modalities)
-        out: List[Tensor] = []  # noqa: UP006
+        out: list[Tensor] = []
         for layer in self.layers:
             q, k, v = layer.project(x)  # type: ignore[operator]
             out.append(self._all_rows(torch.cat([k, v], dim=2), rows, wanted))
@@ -87,10 +88,10 @@ class FusionTokenTransformer(nn.Module):
 
     def forward(
         self,
-        prepared: List[Tensor],  # noqa: UP006
+        prepared: list[Tensor],
         mask: Tensor,
         rows: Tensor,
-    ) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    ) -> tuple[Tensor, Tensor]:
         """Fusion tokens through all layers.
 
         Args:

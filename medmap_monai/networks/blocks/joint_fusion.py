@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import List, Optional  # noqa: UP035 (TorchScript reads these forms)
-
 import torch
 from torch import Tensor, nn
 
-from medmap_monai.networks.blocks.backend import convolve, runs_eagerly
+from medmap_monai.networks.blocks.backend import selects_rows
 from medmap_monai.networks.blocks.conv_unit import ConvUnit
+from medmap_monai.networks.blocks.fast_conv import convolve
 
 
 class JointFusion(nn.Module):
@@ -33,7 +32,7 @@ class JointFusion(nn.Module):
         self.context = ConvUnit(spatial_dims, width, width, padding_mode=padding_mode, pre_norm=pre_norm)
         self.out = ConvUnit(spatial_dims, width, width, kernel_size=1, pre_norm=pre_norm)
 
-    def project(self, features: Tensor, wanted: Optional[Tensor] = None) -> List[Tensor]:  # noqa: UP006, UP045
+    def project(self, features: Tensor, wanted: Tensor | None = None) -> list[Tensor]:
         """Each modality's part of the first convolution, without its bias.
 
         Args:
@@ -44,12 +43,12 @@ class JointFusion(nn.Module):
             one (B, C, ...) per modality, (B, 0) for one that was left out.
         """
         weights = self.mix.conv.weight.chunk(self.modalities, dim=1)
-        used: List[bool] = [True] * self.modalities  # noqa: UP006
+        used: list[bool] = [True] * self.modalities
         if not torch.jit.is_scripting():
-            if wanted is not None and runs_eagerly():
+            if wanted is not None and selects_rows(features):
                 used = wanted.any(dim=0).tolist()
                 used[0] = used[0] or not any(used)  # somebody has to tell the shape
-        parts: List[Tensor] = []  # noqa: UP006
+        parts: list[Tensor] = []
         for m in range(self.modalities):
             if used[m]:
                 x = features[:, m]

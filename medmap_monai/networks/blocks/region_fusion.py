@@ -6,13 +6,10 @@ ICCV 2021, in the width that the PASSION release uses.
 
 from __future__ import annotations
 
-from typing import Optional
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medmap_monai.networks.blocks.backend import to_preferred_layout
 from medmap_monai.networks.blocks.conv_unit import ConvUnit, PlainConv
 from medmap_monai.networks.blocks.slots import convolve_slots
 
@@ -47,7 +44,7 @@ class ProbabilityMap(nn.Module):
         self.hidden = ConvUnit(spatial_dims, width * (2 if from_above else 1), hidden, kernel_size=1)
         self.head = PlainConv(spatial_dims, hidden, out_channels)
 
-    def forward(self, slots: Tensor, placement: Tensor, above: Optional[Tensor]) -> Tensor:  # noqa: UP045
+    def forward(self, slots: Tensor, placement: Tensor, above: Tensor | None) -> Tensor:
         x = self.expand(self.context(self.embed(slots, placement)))
         if above is not None:
             x = torch.cat([above, x], dim=1)
@@ -139,4 +136,4 @@ class RegionFusion(nn.Module):
             folded = slot_weights[:, None, :, None] * per_region[:, c][None, :, None, :]  # (R, C_out, S, C)
             mixed = torch.addcmul(mixed, torch.bmm(folded.flatten(2), y), p[:, c : c + 1])
         mixed = mixed.reshape([rows, width] + list(slots.shape[3:]))
-        return to_preferred_layout(self.region_mix.activate(mixed, consume=True))
+        return self.region_mix.activate(mixed, consume=True)

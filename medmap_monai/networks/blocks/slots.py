@@ -7,16 +7,15 @@ always for single-modality students, only those are copied, so that an absent mo
 
 from __future__ import annotations
 
-from typing import List, Optional, Tuple  # noqa: UP035 (TorchScript reads these forms)
-
 import torch
 from torch import Tensor
 
-from medmap_monai.networks.base import zero_absent
-from medmap_monai.networks.blocks.backend import convolve, is_channels_last, runs_eagerly
+from medmap_monai.networks.blocks.backend import is_channels_last, selects_rows
+from medmap_monai.networks.blocks.fast_conv import convolve
+from medmap_monai.networks.features import zero_absent
 
 
-def _pick(features: Tensor, rows: List[int], index: List[List[int]]) -> Tensor:  # noqa: UP006
+def _pick(features: Tensor, rows: list[int], index: list[list[int]]) -> Tensor:
     """``features[rows[r], index[r][s]]`` -> (R, S, C, ...) in one copy that keeps the layout; R or S must be 1."""
     views = [features[r, m] for r, slots in zip(rows, index, strict=True) for m in slots]
     if features.stride(2) != 1:  # channels are not innermost
@@ -29,7 +28,7 @@ def _pick(features: Tensor, rows: List[int], index: List[List[int]]) -> Tensor: 
     return torch.stack(views).movedim(-1, 1)[:, None]
 
 
-def needed(mask: Tensor, rows: Optional[Tensor], batch: int) -> Tensor:  # noqa: UP045
+def needed(mask: Tensor, rows: Tensor | None, batch: int) -> Tensor:
     """Which modalities of which samples a decoder will look at: bool (batch, M).
 
     Args:
@@ -46,10 +45,11 @@ def needed(mask: Tensor, rows: Optional[Tensor], batch: int) -> Tensor:  # noqa:
 
 def pick_modality(features: Tensor, rows: Tensor, modality: Tensor) -> Tensor:
     """``features[rows[r], modality[r]]`` -> (R, C, ...), in the layout of the features (B, M, C, ...)."""
+    if not selects_rows(features):
+        return features.flatten(0, 1).index_select(0, rows * features.shape[1] + modality)
     return _pick(features, rows.tolist(), [[m] for m in modality.tolist()])[:, 0]
 
 
-@torch.jit.unused
 def _select_eagerly(
     features: Tensor, mask: Tensor, present: Tensor | None, rows: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -71,9 +71,9 @@ def _select_eagerly(
 def select_modalities(
     features: Tensor,
     mask: Tensor,
-    present: Optional[Tensor] = None,  # noqa: UP045
-    rows: Optional[Tensor] = None,  # noqa: UP045
-) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    present: Tensor | None = None,
+    rows: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """The modalities that ``mask`` allows, copied only where that is cheaper than carrying the others along.
 
     Args:
@@ -86,7 +86,7 @@ def select_modalities(
         the slots (R, S, C, ...), and their placement (R, S, M) in the dtype of the features.
     """
     if not torch.jit.is_scripting():
-        if runs_eagerly():
+        if selects_rows(features):
             return _select_eagerly(features, mask, present, rows)
     if rows is not None:
         features = features.index_select(0, rows)
@@ -97,7 +97,7 @@ def convolve_slots(
     slots: Tensor,
     placement: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],  # noqa: UP045
+    bias: Tensor | None,
 ) -> Tensor:
     """1x1 convolution over the zero-filled concatenation of all M modalities, computed from the slots alone.
 
@@ -113,7 +113,7 @@ def convolve_slots(
     per_modality = weight.reshape(weight.shape[0], placement.shape[2], -1)  # (K, M, C)
     chosen = torch.einsum("rsm,kmc->rksc", placement.to(weight.dtype), per_modality).flatten(2)  # (R, K, S * C)
     joined = slots.flatten(1, 2)
-    if runs_eagerly() and joined.shape[0] == 1:
+    if selects_rows(joined) and joined.shape[0] == 1:
         return convolve(joined, chosen.reshape([weight.shape[0], -1] + [1] * (joined.ndim - 2)), bias)
     inner = torch.bmm(joined.flatten(2).transpose(1, 2), chosen.transpose(1, 2))
     if bias is not None:
@@ -121,7 +121,6 @@ def convolve_slots(
     return inner.transpose(1, 2).reshape([joined.shape[0], -1] + list(joined.shape[2:]))
 
 
-@torch.jit.unused
 def _sum_eagerly(parts: list[Tensor], mask: Tensor, rows: Tensor | None, weights: Tensor | None) -> Tensor:
     chosen = range(mask.shape[0]) if rows is None else rows.tolist()
     empty = next(p for p in parts if p.numel() > 0)
@@ -146,10 +145,10 @@ def _sum_eagerly(parts: list[Tensor], mask: Tensor, rows: Tensor | None, weights
 
 
 def sum_modalities(
-    parts: List[Tensor],  # noqa: UP006
+    parts: list[Tensor],
     mask: Tensor,
-    rows: Optional[Tensor] = None,  # noqa: UP045
-    weights: Optional[Tensor] = None,  # noqa: UP045
+    rows: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Sum of the available modalities' parts; what the mask hides is never touched.
 
@@ -163,7 +162,7 @@ def sum_modalities(
         (R, C, ...).
     """
     if not torch.jit.is_scripting():
-        if runs_eagerly():
+        if selects_rows(mask):
             return _sum_eagerly(parts, mask, rows, weights)
     stacked = torch.stack(parts, dim=1)
     if rows is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import List, Optional, Tuple  # noqa: UP035 (TorchScript reads these forms)
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,7 @@ def grid_sizes(size: int | Sequence[int], spatial_dims: int) -> list[int]:
     return sizes
 
 
-def resize_positions(positions: Tensor, grid: List[int], size: List[int]) -> Tensor:  # noqa: UP006
+def resize_positions(positions: Tensor, grid: list[int], size: list[int]) -> Tensor:
     """Positional embeddings (1, N, D) of tokens on ``grid`` (C order), interpolated linearly to another grid."""
     if grid == size:
         return positions
@@ -59,7 +58,7 @@ class Attention(nn.Module):
         """(R, heads, N, D / heads) -> (R, N, D), projected."""
         return self.drop(self.proj(x.transpose(1, 2).flatten(2)))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attention of (R, N, D) queries to keys and values (R, N', D); ``mask`` (R, 1, 1 or N, N') True = allowed."""
         rate = self.dropout_rate if self.training else 0.0
         q, k, v = self.split_heads(q), self.split_heads(k), self.split_heads(v)
@@ -94,7 +93,7 @@ class TransformerLayer(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = MLPBlock(width, mlp_width, dropout_rate)
 
-    def project(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:  # noqa: UP006
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (R, N, D) of tokens ``x``."""
         q, k, v = self.attention.qkv(self.norm1(x)).chunk(3, dim=2)
         return q, k, v
@@ -104,11 +103,11 @@ class TransformerLayer(nn.Module):
         x = x + self.drop(attended)
         return x + self.mlp(self.norm2(x))
 
-    def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
+    def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """The layer from queries, keys and values on; ``mask`` as in :meth:`Attention.attend`."""
         return self.finish(x, self.attention.attend(q, k, v, mask))
 
-    def attend_openly(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    def attend_openly(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Like :meth:`attend`, with the attention (R, heads, N, N') after its dropout as second result."""
         weights = self.attention.weights(q, k, mask)
         return self.finish(x, self.attention.gather(weights, v)), weights
@@ -123,6 +122,6 @@ def to_tokens(maps: Tensor) -> Tensor:
     return maps.flatten(2).transpose(1, 2)
 
 
-def to_maps(tokens: Tensor, size: List[int]) -> Tensor:  # noqa: UP006
+def to_maps(tokens: Tensor, size: list[int]) -> Tensor:
     """(R, N, C) -> (R, C, *size)."""
     return torch.unflatten(tokens.transpose(1, 2), 2, size)

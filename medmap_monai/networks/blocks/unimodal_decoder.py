@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import List  # noqa: UP035 (TorchScript reads this form)
-
 import torch
 from torch import Tensor, nn
 
-from medmap_monai.networks.blocks.backend import upsample
 from medmap_monai.networks.blocks.conv_unit import ConvUnit, PlainConv
+from medmap_monai.networks.blocks.fast_conv import upsample
 
 
 class UpUnit(nn.Module):
@@ -54,7 +52,7 @@ class UnimodalDecoder(nn.Module):
         self.merges = nn.ModuleList(MergeUnit(spatial_dims, 2 * w, w, pre_norm) for w in widths)
         self.head = PlainConv(spatial_dims, base_width, out_channels)
 
-    def forward(self, pyramid: List[Tensor]) -> Tensor:  # noqa: UP006
+    def forward(self, pyramid: list[Tensor]) -> Tensor:
         x = pyramid[-1]
         for i, (up, merge) in enumerate(zip(self.ups, self.merges, strict=True)):
             x = merge(up(x), pyramid[len(pyramid) - 2 - i])

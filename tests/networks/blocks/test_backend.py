@@ -8,14 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medmap_monai.networks.blocks.backend import (
-    convolve,
+    dense_path,
     is_channels_last,
-    norm_leaky,
-    reflect_pad,
+    selects_rows,
     stack_modalities,
     to_preferred_layout,
-    upsample,
 )
+from medmap_monai.networks.blocks.fast_conv import convolve, reflect_pad, upsample
+from medmap_monai.networks.blocks.norm_leaky import norm_leaky
+from medmap_monai.utils.fixed_course import fixed_course
 
 
 def volume(*shape: int, last: bool = False) -> Tensor:
@@ -84,6 +85,36 @@ def test_norm_leaky_equals_torch(shape: tuple[int, ...], last: bool) -> None:
     (b,) = torch.autograd.grad((expected * target).sum(), [x])
     torch.testing.assert_close(a, b)
     assert torch.autograd.gradcheck(norm_leaky, (x,))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4, 5, 6), (3, 2, 4, 4, 4), (2, 3, 6, 5)])
+def test_dense_norm_leaky_equals_torch(shape: tuple[int, ...]) -> None:
+    x = (volume(*shape) + 3).requires_grad_(True)
+    with dense_path():
+        result = norm_leaky(x)
+        assert torch.autograd.gradcheck(norm_leaky, (x,))
+        half = norm_leaky(x.detach().to(torch.bfloat16))
+    expected = F.leaky_relu(F.instance_norm(x), 0.2)
+    torch.testing.assert_close(result, expected)
+    target = torch.randn_like(expected)
+    (a,) = torch.autograd.grad((result * target).sum(), [x])
+    (b,) = torch.autograd.grad((expected * target).sum(), [x])
+    torch.testing.assert_close(a, b)
+    assert half.dtype == torch.bfloat16
+    assert (half.double() - expected).abs().max() < 0.1
+
+
+def test_decisions_follow_the_device_unless_they_are_remembered() -> None:
+    here, elsewhere = torch.zeros(1), torch.zeros(1, device="meta")
+    assert selects_rows(here)
+    assert not selects_rows(elsewhere)
+    with fixed_course():  # a recorded step knows the answers
+        assert selects_rows(elsewhere)
+    with dense_path():
+        assert not selects_rows(here)
+        with dense_path(False):
+            assert selects_rows(elsewhere)
+    assert selects_rows(here)
 
 
 def test_norm_leaky_is_precise_on_a_large_volume() -> None:
