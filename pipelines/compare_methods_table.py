@@ -25,7 +25,8 @@ import pandas as pd
 
 from medmap_monai.metrics.bootstrap import bootstrap_interval
 from medmap_monai.recipes.comparison_records import ComparisonRecords, read_records, read_runs, write_records
-from medmap_monai.report.figure_style import BLUE, INK, figure_style, save_figure
+from medmap_monai.report.figure_style import figure_style, save_figure
+from medmap_monai.utils.class_colours import BLUE, INK
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 PLAN = Path(__file__).with_name("compare_methods.json")
