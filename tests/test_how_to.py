@@ -26,6 +26,9 @@ TESTED_IN = {
     "publish": "tests/zoo/test_docs.py",
     "submit-to-the-zoo": "tests/bundles/test_zoo_workflows.py",
     "federated": "tests/zoo/test_docs.py",
+    "from-pacs-to-segmentation": "tests/clinical/test_from_pacs_page.py",
+    "monai-label": "tests/bundles/test_monai_label.py",
+    "synthetic-studies": "tests/cli/test_synth.py",
     "run-on-slurm": "tests/pipelines/test_slurm.py",
 }
 RUN_HERE = ("evaluate", "splits", "reproduce-a-paper", "compare-methods", "train-on-gpus")

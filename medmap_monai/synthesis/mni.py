@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.utils import optional_import
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import distance_transform_edt
 
 from medmap_monai.synthesis.anatomy import Anatomy, _anatomy
 
@@ -43,9 +43,10 @@ def mni_anatomy(spacing: float) -> Anatomy:
     g, w = g / total * brain, w / total * brain
     world = nib.affines.apply_affine(grey.affine, np.moveaxis(np.indices(g.shape), 0, -1))
     central = (np.abs(world[..., 0]) < 34) & (np.abs(world[..., 1] + 4) < 30) & (np.abs(world[..., 2] - 6) < 16)
-    deep = g * central * binary_erosion(brain, iterations=22)
+    depth = distance_transform_edt(brain)  # mm
+    deep = g * central * (depth > 22)
     below = (world[..., 2] < -12) & (world[..., 1] < -22) & brain
-    core = (g + w > 0.4) | binary_erosion(brain, iterations=12)
+    core = (g + w > 0.4) | (depth > 12)
     fluid = np.where(brain, 1 - g - w, 0)
     inside = np.argwhere(brain)
     lo, hi = np.maximum(inside.min(0) - 4, 0), inside.max(0) + 5

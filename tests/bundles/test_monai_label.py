@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 CASE = "BraTS20_Training_001"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "monai-label.md"
 PACKAGES = Path(os.environ.get("MEDMAP_MONAILABEL", Path(__file__).parents[2] / "build" / "monailabel"))
 
 
@@ -59,3 +60,11 @@ def test_one_image_is_segmented_with_its_study(
         written.unlink()
     after = {path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts}
     assert after == before, "the bundle's own saver wrote beside MONAI Label's"
+
+
+def test_the_page_names_a_bundle_that_there_is() -> None:
+    """Its commands need a running server and 3D Slicer; what they name of this project is looked at."""
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("monailabel ")]
+    assert [line.split()[1] for line in lines] == ["apps", "start_server"]
+    name = lines[1].split("--conf models ")[1].split()[0]
+    assert (PAGE.parents[2] / "bundles" / name / "configs" / "inference.json").is_file()

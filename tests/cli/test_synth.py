@@ -7,12 +7,14 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from medmap_monai.cli.main import app
 from medmap_monai.data.studies import find_studies
 from medmap_monai.synthesis.phantom_anatomy import ensure_phantom_anatomy
 from medmap_monai.utils.synthetic import is_synthetic
+from tests.test_how_to import PAGES, commands
 
 run = CliRunner().invoke
 
@@ -58,3 +60,15 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     result = run(app, ["synth", str(empty), "-o", str(tmp_path / "out")])
     assert result.exit_code == 1
     assert "no brain label map" in result.output
+
+
+def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The built-in anatomy, and the starter bundle without naming it."""
+    pytest.importorskip("nilearn")
+    assert (PAGES / "synthetic-studies.md").is_file()
+    monkeypatch.chdir(tmp_path)
+    for command in commands("synthetic-studies"):
+        result = run(app, command.split()[1:])
+        assert result.exit_code == 0, f"{command}\n{result.output}"
+    assert "brats_starter" in result.output
+    assert len(list((tmp_path / "predictions").glob("*_seg.nii.gz"))) == 2

@@ -18,9 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "how-to" / "from-pacs-to-segmentation.md"
 
 
-def test_the_commands_of_the_page(
-    heads: dict[str, Volume], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_commands_of_the_page(heads: dict[str, Volume], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The toy heads have no brain that a skull-stripper could find, so that one step is switched off."""
     lines = re.findall(r"^medmap .*$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert {line.split()[1] for line in lines} == {"prepare", "predict"}
