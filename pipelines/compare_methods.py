@@ -45,7 +45,9 @@ class Comparison:
         p = self.protocol
         number = p["train_cases"] + p["val_cases"]
         train = ensure_cohort(self.folder / "train", cases=number, shape=p["shape"], seed=p["train_seed"])
-        ensure_cohort(self.folder / "test", cases=p["test_cases"], shape=p["shape"], seed=p["test_seed"])
+        # numbered on, so that no test case bears the name of a training case
+        tests, first = self.folder / "test", number
+        ensure_cohort(tests, cases=p["test_cases"], shape=p["shape"], seed=p["test_seed"], first_case=first)
         names = [study.case_id for study in find_studies(train)]
         granted = draw_availability(p["train_cases"], p["missing_rates"], seed=p["split_seed"])
         rows = [

@@ -58,8 +58,8 @@ def main() -> None:
     # two studies per case: the test cohort is complete, the clinic's study has only two of its four files
     cohorts = {
         "phantom/train": ["--cases", str(arguments.train_cases or task["train"]), "--seed", "0"],
-        "phantom/test": ["--cases", str(arguments.test_cases or task["test"]), "--seed", "1000"],
-        "clinic": ["--cases", "1", "--seed", "2000", "--only", f"last={task['kept']}"],
+        "phantom/test": ["--cases", str(arguments.test_cases or task["test"]), "--seed", "1000", "--first-case", "400"],
+        "clinic": ["--cases", "1", "--seed", "2000", "--first-case", "800", "--only", f"last={task['kept']}"],
     }
     for name, options in cohorts.items():
         run_command(

@@ -17,7 +17,7 @@ from torch import nn
 _NO_EFFECT = frozenset(
     {
         *("R", "device", "sw_device", "sw_batch_size", "buffer_steps", "buffer_dim", "cpu_thresh", "memory_limit"),
-        *("progress", "output_dir", "roi_weight_map", "num_workers"),
+        *("progress", "output_dir", "roi_weight_map", "num_workers", "automatic"),
     }
 )
 _DEEPEST = 8

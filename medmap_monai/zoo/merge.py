@@ -8,6 +8,8 @@ from typing import Any
 
 #: stands, in a part, for the value that the parts below gave
 BASE = "<base>"
+#: stands for a top-level key that this bundle does not have
+DROP = "<drop>"
 _BEFORE = "before "
 
 
@@ -18,6 +20,7 @@ def merge_config(config: dict[str, Any], part: Mapping[str, Any], facts: Mapping
 
     - ``"before KEY": {...}`` puts new keys in front of the top-level KEY, so that files keep a readable order;
     - ``"LIST#+2": value`` puts ``value`` into a list in front of its item 2;
+    - a value ``"<drop>"`` takes a top-level key away;
     - a value ``"<base>"``, at any depth, is the value that stood there before, so that a part can wrap it, and
       ``"<NAME>"`` is the fact of that name.
 
@@ -27,6 +30,10 @@ def merge_config(config: dict[str, Any], part: Mapping[str, Any], facts: Mapping
     for key, value in part.items():
         if key.startswith(_BEFORE):
             _insert_before(config, key.removeprefix(_BEFORE), _filled(value, None, facts or {}))
+        elif value == DROP:
+            if key not in config:
+                raise ValueError(f"{key!r} cannot be dropped: there are {list(config)}")
+            del config[key]
         else:
             _set(config, key, value, facts or {})
 

@@ -137,7 +137,7 @@ def test_gpu_runs_small_without_one(benchmark, monkeypatch, tmp_path, capsys) ->
     run(module, f"--networks rfnet --rows 6 --seconds 120 {small} {files}", monkeypatch)
     result = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
     done = {row["kind"]: row for row in result["rows"] if "left_out" not in row}
-    assert list(done) == ["passion", "sweep", "prediction"]
+    assert [kind for kind in done if kind != "epoch"] == ["passion", "sweep", "prediction"]  # its test follows
     assert not [row["error"] for row in result["rows"] if "error" in row]
     assert done["passion"]["losses"][0] > done["passion"]["losses"][2] > 0  # it trains
     assert done["passion"]["kernels"]["kernels"] > 1000
