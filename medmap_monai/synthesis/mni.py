@@ -52,5 +52,6 @@ def mni_anatomy(spacing: float) -> Anatomy:
     lo, hi = np.maximum(inside.min(0) - 4, 0), inside.max(0) + 5
     stack = np.stack([w, g - deep, deep, fluid, np.zeros_like(g), core, below]).astype(np.float32)
     stack = stack[:, lo[0] : hi[0], lo[1] : hi[1], lo[2] : hi[2]]
-    zooms = tuple(float(z) for z in grey.header.get_zooms()[:3])
+    # the template is larger than most brains (1.9 l): smaller voxels make it an ordinary one of 1.3 l
+    zooms = tuple(0.88 * float(z) for z in grey.header.get_zooms()[:3])
     return _anatomy(torch.from_numpy(stack), zooms, spacing, "MNI152")

@@ -44,3 +44,13 @@ def test_workflow(
     workflow.finalize()
     made = {"train": "training.csv", "inference": "predictions.csv", "train+evaluate": "metrics.csv"}[name]
     assert (tmp_path / "out" / made).stat().st_size > 0
+
+
+def test_the_page_on_submitting_leads_to_what_there_is() -> None:
+    """Its commands are checks that other tests run; what it links to exists."""
+    repository = Path(__file__).resolve().parents[2]
+    text = (repository / "docs" / "how-to/submit-to-the-zoo.md").read_text(encoding="utf-8")
+    assert "check_properties" in text or "initialize" in text  # what the tests above do
+    links = [part.split(")")[0] for part in text.split("](")[1:]]
+    page = repository / "docs" / "how-to"
+    assert all((page / link.split("#")[0]).exists() for link in links if not link.startswith("http"))
