@@ -16,6 +16,7 @@ from medmap_monai.api.study_files import CASE_ID, ImageInput, write_study
 from medmap_monai.engines.run_bundle import run_inference
 from medmap_monai.engines.study_predictor import StudiesFailedError
 from medmap_monai.utils.bundle_workflow import open_workflow
+from medmap_monai.utils.find_bundle import default_bundle
 
 PathLike = str | os.PathLike[str]
 
@@ -23,7 +24,7 @@ PathLike = str | os.PathLike[str]
 @overload
 def predict(
     studies: Mapping[str, ImageInput],
-    bundle: PathLike,
+    bundle: PathLike | None = None,
     output: None = None,
     *,
     overlays: Sequence[str] = (),
@@ -37,8 +38,8 @@ def predict(
 @overload
 def predict(
     studies: PathLike,
-    bundle: PathLike,
-    output: PathLike,
+    bundle: PathLike | None = None,
+    output: PathLike = ...,
     *,
     overlays: Sequence[str] = (),
     edition: str | None = None,
@@ -51,7 +52,7 @@ def predict(
 
 def predict(
     studies: Mapping[str, ImageInput] | PathLike,
-    bundle: PathLike,
+    bundle: PathLike | None = None,
     output: PathLike | None = None,
     *,
     overlays: Sequence[str] = (),
@@ -66,7 +67,8 @@ def predict(
     Args:
         studies: image by modality name: a path, a nibabel image, a ``MetaTensor``, or a pair of array (X, Y, Z) and
             affine; any non-empty subset of the bundle's modalities. Or a folder of one study or many, or a manifest.
-        bundle: the bundle, with its weights in ``models/``.
+        bundle: the bundle, with its weights in ``models/``: a folder, or the name of one that came with the package;
+            None: ``brats_starter``.
         output: with a folder: where label maps and ``predictions.csv`` go; what is done there already is kept.
         overlays: configurations merged over the bundle's ``inference.json``, such as ``phantom``.
         edition: data set whose label values are written and whose file names are read; detected when None.
@@ -86,10 +88,11 @@ def predict(
 
     Example:
         >>> import medmap_monai as mm
-        >>> seg = mm.predict({"flair": "f.nii.gz", "t1ce": "c.nii.gz"}, "brats_unet_dropout")  # doctest: +SKIP
+        >>> seg = mm.predict({"flair": "f.nii.gz", "t1ce": "c.nii.gz"})  # doctest: +SKIP
         >>> seg.label_map.shape, seg.affine.shape, seg.labels  # doctest: +SKIP
         ((240, 240, 155), (4, 4), {0: 'background', 1: 'NCR', 2: 'ED', 4: 'ET'})
     """
+    bundle = default_bundle() if bundle is None else bundle
     options: dict[str, Any] = {
         "overlays": overlays,
         "edition": edition,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,8 +205,3 @@ def _rim(brain: Tensor, draw: Draw) -> Tensor:
     """About 1 in the outermost voxels of the mask, falling off over 2 mm."""
     inside = gaussian_blur(brain.float()[None], [2.0 / draw.spacing] * 3)[0]
     return (2 - 2 * inside).clamp(0, 1) * brain
-
-
-def known_sequences(priors: Mapping[str, Any]) -> Sequence[str]:
-    """The sequences that the priors can paint."""
-    return tuple(priors["tissue"])
