@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+from monai.data.meta_tensor import MetaTensor
 from torch import Tensor, nn
 
 from medmap_monai.networks.blocks.backend import groups_encoders, selects_rows, stack_modalities
@@ -105,6 +106,9 @@ class ModalityNetwork(nn.Module):
         """The part of :meth:`encode` that runs the encoders; ``joined`` tells the backend that all modalities of a
         voxel are read together."""
         self.check_image(image)
+        if not torch.jit.is_scripting():
+            if isinstance(image, MetaTensor):  # those of a batch cannot be cut into rows
+                image = image.as_tensor()
         mask = available(image, present_mask)
         image = zero_absent(image, mask)
         if not torch.jit.is_scripting():
