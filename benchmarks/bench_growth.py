@@ -32,8 +32,11 @@ from bench_passion import NETWORKS, build_network, cpu_seconds
 
 from medmap_monai.data.evaluation_records import EvaluationRecords
 from medmap_monai.data.phantom import write_cohort
+from medmap_monai.engines.evaluation_samples import EvaluationSamples
+from medmap_monai.engines.evaluation_work import EvaluationWork
 from medmap_monai.engines.subset_evaluator import SubsetEvaluator
 from medmap_monai.inferers.subset_sweep import SubsetSweepInferer
+from medmap_monai.metrics.scoring import Scoring
 from medmap_monai.modalities import BRATS
 from medmap_monai.transforms.pipelines import eval_transforms
 
@@ -57,13 +60,12 @@ def evaluation(network: torch.nn.Module, window: int, cohort: Path, cases: int, 
     evaluator = SubsetEvaluator(
         device="cpu",
         network=network,
-        data=records,
-        preprocessing=eval_transforms(tuple(BRATS)),
+        dataset=EvaluationSamples(records, eval_transforms(tuple(BRATS))),
         inferer=SubsetSweepInferer([window] * 3),
         modalities=tuple(BRATS),
         output_dir=output,
-        resamples=50,
-        progress=False,
+        scoring=Scoring(bootstrap={"resamples": 50}),
+        work=EvaluationWork(progress=False),
     )
     return evaluator.run
 

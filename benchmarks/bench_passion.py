@@ -60,7 +60,7 @@ def build_method(network: ModalityNetwork, kind: str, students: str) -> Method:
         return ModalityDropoutBaseline(network, WeightedCEDiceLoss())
     if kind == "plain":
         off = PreferenceBalance(network.modalities, gate="off")
-        return Passion(network, "pdt", balance=off, pixel_weight=0, prototype_weight=0)
+        return Passion(network, "pdt", balance=off, weights={"pixel": 0, "prototype": 0})
     return Passion(network, "pdt", students=students)
 
 

@@ -18,9 +18,9 @@ from medmap_monai.engines.case_maps import CaseMaps, cut_case
 from medmap_monai.engines.evaluation_samples import label_geometry
 from medmap_monai.engines.score_pool import ScorePool
 from medmap_monai.inferers.subset_sweep import SubsetSweepInferer
-from medmap_monai.metrics.edge_cases import EdgeCases
 from medmap_monai.metrics.region_scores import RegionScore
 from medmap_monai.metrics.regions import Region
+from medmap_monai.metrics.scoring import Scoring
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.resample import resample_to_grid
 from medmap_monai.transforms.restore import RestoreToOriginal
@@ -47,8 +47,7 @@ class CaseScorer:
         modalities: names in channel order.
         subset_masks: the subsets to score; those that a study lacks a modality of are left out.
         regions: what is scored.
-        edge_cases: values where a region is empty.
-        lesion_wise: add lesion-wise scores.
+        scoring: values where a region is empty, and whether lesions are scored.
         device: where to run.
         pool: computes the scores; None: this process.
     """
@@ -60,8 +59,7 @@ class CaseScorer:
         modalities: Modalities,
         subset_masks: Sequence[tuple[bool, ...]],
         regions: Sequence[Region],
-        edge_cases: EdgeCases,
-        lesion_wise: bool,
+        scoring: Scoring,
         device: torch.device,
         pool: ScorePool | None = None,
     ) -> None:
@@ -71,8 +69,7 @@ class CaseScorer:
         self.modalities = modalities
         self.subset_masks = subset_masks
         self.regions = regions
-        self.edge_cases = edge_cases
-        self.lesion_wise = lesion_wise
+        self.scoring = scoring
         self.device = device
 
     def score(
@@ -103,7 +100,7 @@ class CaseScorer:
         label = sample["label"]
         spacing, diagonal = label_geometry(label)
         reference = torch.as_tensor(label)[0].as_subclass(Tensor).cpu()
-        how = (self.regions, spacing, self.edge_cases.on_grid(diagonal), self.lesion_wise)
+        how = (self.regions, spacing, self.scoring.edge_cases.on_grid(diagonal), self.scoring.lesion_wise)
         started: list[tuple[tuple[bool, ...], Callable[[], list[RegionScore]]]] = []
         for mask, prediction in self._sweep(sample, masks):
             if keep_maps:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from monai.data.utils import affine_to_spacing
+from monai.utils import look_up_option
 from torch.utils.data import Dataset
 
 from medmap_monai.data.evaluation_records import RecordSource
@@ -15,6 +16,7 @@ from medmap_monai.data.study import Study
 from medmap_monai.data.study_dataset import ERROR, ORIGIN, failure_of
 from medmap_monai.engines.case_origin import case_origin
 from medmap_monai.metrics.edge_cases import grid_diagonal
+from medmap_monai.transforms.pipelines import PROTOCOLS
 
 FILE = "file"
 
@@ -28,12 +30,28 @@ class EvaluationSamples(Dataset[dict[str, Any]]):
     Args:
         data: records ``{"case_id", "study", ...}``, one that holds ``error`` is passed on; or a callable that returns
             them, which is called when the first sample is asked for.
-        transform: record -> sample.
+        transform: record -> sample with ``image`` (M, ...), ``present_mask`` (M,) and ``label`` (1, ...).
+        protocol: ``clinical`` or ``legacy``; names the preprocessing and windows that were configured.
+        name: what the data are, for the headings of the report; empty: what ``data`` says of itself.
+        synthetic: whether records given as a list are synthetic; a cohort on disk says so itself, by its marker.
+
+    Raises:
+        ValueError: for an unknown protocol.
     """
 
-    def __init__(self, data: RecordSource, transform: Callable[[dict[str, Any]], Mapping[Any, Any]]) -> None:
+    def __init__(
+        self,
+        data: RecordSource,
+        transform: Callable[[dict[str, Any]], Mapping[Any, Any]],
+        protocol: str = "clinical",
+        name: str = "",
+        synthetic: bool = False,
+    ) -> None:
         self.data = data
         self.transform = transform
+        self.protocol = look_up_option(protocol, PROTOCOLS)
+        self.name = name
+        self.synthetic = synthetic
 
     @cached_property
     def records(self) -> Sequence[Mapping[str, Any]]:

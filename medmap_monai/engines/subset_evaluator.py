@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +15,32 @@ import torch
 from monai.data import DataLoader
 from monai.data.utils import no_collation
 from monai.engines import SupervisedEvaluator
-from monai.utils import look_up_option
 from torch import nn
 
-from medmap_monai.data.editions import Edition, get_edition
-from medmap_monai.data.evaluation_records import EvaluationRecords, RecordSource
+from medmap_monai.data.editions import Edition
 from medmap_monai.data.study_dataset import ERROR, ORIGIN, failure_of
-from medmap_monai.data.training_cases import UNKNOWN, describe_folds, read_training_cases
+from medmap_monai.data.training_cases import UNKNOWN
 from medmap_monai.engines.case_maps import write_case_maps
 from medmap_monai.engines.case_origin import forget_changed
 from medmap_monai.engines.case_scorer import CaseScorer
+from medmap_monai.engines.evaluation_cases import EvaluationCases
 from medmap_monai.engines.evaluation_progress import EvaluationProgress
 from medmap_monai.engines.evaluation_samples import FILE, EvaluationSamples
+from medmap_monai.engines.evaluation_work import EvaluationWork
 from medmap_monai.engines.fingerprint import software_versions, weights_sha256
 from medmap_monai.engines.results_store import FAILURES_FILE, METRICS_FILE, SUMMARY_FILE, ResultsStore, read_metrics
-from medmap_monai.engines.score_pool import ScorePool, cores_beside_a_gpu
+from medmap_monai.engines.score_pool import ScorePool
 from medmap_monai.engines.training_checkpoint import load_model
 from medmap_monai.inferers.subset_sweep import SubsetSweepInferer
-from medmap_monai.metrics.bootstrap import DEFAULT_RESAMPLES
-from medmap_monai.metrics.edge_cases import EdgeCases
-from medmap_monai.metrics.lesion_wise import LESION_UNITS
-from medmap_monai.metrics.region_scores import METRIC_UNITS
-from medmap_monai.metrics.regions import Region, make_regions
+from medmap_monai.metrics.regions import Region
 from medmap_monai.metrics.reliability import RELIABILITY_FILE, write_reliability
+from medmap_monai.metrics.scoring import Scoring
 from medmap_monai.metrics.summary import summarise
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.pipelines import fixed_grid
 from medmap_monai.utils.files import file_sha256, write_text
 
-PROTOCOLS = ("clinical", "legacy")
-#: published post-processing: a predicted ET of fewer voxels is erased; always reported beside ET
-PUBLISHED_MINIMUM_VOXELS = {"ET": 500}
 _log = logging.getLogger(__name__)
-
-Record = Mapping[str, Any]
 
 
 class EvaluationIncompleteError(RuntimeError):
@@ -68,104 +60,49 @@ class SubsetEvaluator:
     Args:
         device: where to run.
         network: a network that encodes each modality on its own and decodes any subset.
-        data: records ``{"case_id", "study", ...}``, or a callable that returns them; one that holds ``error`` is
-            reported as failed.
-        preprocessing: record -> sample with ``image`` (M, ...), ``present_mask`` (M,) and ``label`` (1, ...).
+        dataset: the cases, how they are preprocessed, and what they are called.
         inferer: a :class:`~medmap_monai.inferers.subset_sweep.SubsetSweepInferer`.
         modalities: names in channel order.
         output_dir: folder of the results.
-        edition: the edition whose regions are scored; default is the one that the studies name.
-        regions: region name -> classes, instead of the edition's.
-        minimum_voxels: region name -> fewest voxels of a prediction that counts; adds ``<name>pp`` beside the region.
-            Default: ET 500, where there is an ET.
-        protocol: ``clinical`` or ``legacy``; names the preprocessing and windows that were configured.
-        subsets: subset names to evaluate; default all. Of a study only subsets of what it has are evaluated.
-        lesion_wise: add lesion-wise scores (needs the extra ``lesions``).
-        edge_cases: an :class:`EdgeCases` or its arguments, for example ``{"hd95_empty": "1.0"}``.
+        scoring: regions, subsets, empty regions, confidence intervals; default is what the studies' edition says.
         checkpoint: weights to load, strictly, before the evaluation; None takes the network as it is.
-        data_name: what the data are, for the headings of the report; default is what ``data`` says of itself.
-        synthetic: whether records given as a list are synthetic; a cohort on disk says so itself, by its marker.
-        num_shards, shard: this process evaluates every ``num_shards``-th case, beginning with number ``shard``;
-            default is the world size and rank that torchrun sets, else 1 and 0.
-        merge_only: evaluate nothing, merge what the shards left.
+        work: shards, processes and progress; changes no result.
         keep_maps: of how many cases (the first complete ones by name) the label maps are kept for the report.
-        num_workers: processes that load studies ahead.
-        metric_workers: processes that compute scores; None: the other cores where ``device`` is a GPU, else none. The
-            files are the same.
         amp: mixed precision.
-        seed, confidence, resamples: of the bootstrap intervals.
         handlers: further ignite handlers for the MONAI evaluator that runs the cases.
-        progress: show progress and time left.
 
     Raises:
-        ValueError: for an unknown protocol, subset or edge-case policy, or a shard outside the number of shards.
+        ValueError: for an unknown subset.
     """
 
     def __init__(
         self,
         device: torch.device | str,
         network: nn.Module,
-        data: RecordSource,
-        preprocessing: Callable[[dict[str, Any]], Any],
+        dataset: EvaluationSamples,
         inferer: SubsetSweepInferer,
         modalities: Sequence[str],
         output_dir: str | os.PathLike[str],
-        edition: str | Edition | None = None,
-        regions: Mapping[str, Sequence[int]] | None = None,
-        minimum_voxels: Mapping[str, int] | None = None,
-        protocol: str = "clinical",
-        subsets: Sequence[str] | None = None,
-        edge_cases: EdgeCases | Mapping[str, Any] | None = None,
-        lesion_wise: bool = False,
+        scoring: Scoring | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
-        data_name: str = "",
-        synthetic: bool = False,
-        num_shards: int | None = None,
-        shard: int | None = None,
-        merge_only: bool = False,
+        work: EvaluationWork | None = None,
         keep_maps: int = 1,
-        num_workers: int = 0,
-        metric_workers: int | None = None,
         amp: bool = False,
-        seed: int = 0,
-        confidence: float = 0.95,
-        resamples: int = DEFAULT_RESAMPLES,
         handlers: Sequence[Any] = (),
-        progress: bool = True,
     ) -> None:
         self.device = torch.device(device)
         self.network = network
-        self.data = data
-        self.preprocessing = preprocessing
+        self.dataset = dataset
         self.inferer = inferer
         self.modalities = modalities if isinstance(modalities, Modalities) else Modalities(tuple(modalities))
         self.output_dir = Path(output_dir)
-        self.edition = None if edition is None else get_edition(edition)
-        self.regions = regions
-        self.minimum_voxels = minimum_voxels
-        self.protocol = look_up_option(protocol, PROTOCOLS)
-        masks = self.modalities.subset_masks()
-        wanted = None if subsets is None else {self.modalities.mask(name) for name in subsets}
-        self.subset_masks = [mask for mask in masks if wanted is None or mask in wanted]
-        self.edge_cases = edge_cases if isinstance(edge_cases, EdgeCases) else EdgeCases(**(edge_cases or {}))
-        self.lesion_wise = lesion_wise
+        self.scoring = scoring or Scoring()
+        self.subset_masks = self.scoring.subset_masks(self.modalities)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
-        self.data_name = data_name
-        self.synthetic = synthetic
-        self.num_shards = int(os.environ.get("WORLD_SIZE", 1)) if num_shards is None else num_shards
-        self.shard = int(os.environ.get("RANK", 0)) if shard is None else shard
-        if not 0 <= self.shard < self.num_shards:
-            raise ValueError(f"shard must lie in 0..{self.num_shards - 1} (num_shards {num_shards}), got {self.shard}")
-        self.merge_only = merge_only
+        self.work = work or EvaluationWork()
         self.keep_maps = keep_maps
-        self.num_workers = num_workers
-        self.metric_workers = metric_workers
         self.amp = amp
-        self.seed = seed
-        self.confidence = confidence
-        self.resamples = resamples
         self.handlers = list(handlers)
-        self.progress = progress
 
     def run(self) -> dict[str, Any] | None:
         """Evaluate this process's share, and merge when every share is there.
@@ -178,71 +115,33 @@ class SubsetEvaluator:
             StaleResultsError: when ``output_dir`` holds results of another checkpoint or setting.
             ValueError: no case, a case id that occurs twice, or shards missing at a merge.
         """
-        records = self._records()
-        self._describe_data(records)
-        edition = self._edition_of(records)
-        if self.checkpoint is not None and not self.merge_only:
+        cases = EvaluationCases.read(self.dataset, self.checkpoint)
+        edition = self._edition_of(cases)
+        if self.checkpoint is not None and not self.work.merge_only:
             load_model(self.network, self.checkpoint)
-        self._regions = self._make_regions(edition)
         self._classes = edition.classes if edition else ()
-        store = ResultsStore(self.output_dir, self._settings())
-        cases = [str(record["case_id"]) for record in records]
-        self._kept_cases = self._choose_kept(records)
-        if not self.merge_only:
-            self._evaluate(store, records[self.shard :: self.num_shards])
-        elsewhere = [c for c in cases if not store.finished(c) and not store.failed(c)]
-        if elsewhere and not self.merge_only:
+        self._kept_cases = set(cases.complete(self.modalities)[: self.keep_maps])
+        regions = self.scoring.regions_of(edition)
+        store = ResultsStore(self.output_dir, self._settings(cases, regions))
+        if not self.work.merge_only:
+            self._evaluate(store, self.work.share(cases.records), regions)
+        elsewhere = [c for c in cases.names if not store.finished(c) and not store.failed(c)]
+        if elsewhere and not self.work.merge_only:
             _log.info("%d cases of other shards are not finished yet; the last shard will merge", len(elsewhere))
-            return self._raise_for_failures(store, cases[self.shard :: self.num_shards], None)
+            return self._raise_for_failures(store, self.work.share(cases.names), None)
         return self._merge(store, cases)
 
-    def _records(self) -> list[Record]:
-        if isinstance(self.data, EvaluationRecords):
-            seen = None if self.checkpoint is None else read_training_cases(self.checkpoint)
-            records: list[Record] = list(self.data(seen))
-        else:
-            records = list(self.data() if callable(self.data) else self.data)
-        if not records:
-            raise ValueError("there is no case to evaluate")
-        records.sort(key=lambda record: str(record["case_id"]))
-        names = [str(record["case_id"]) for record in records]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"case ids must be unique; these occur more than once: {twice[:5]}")
-        return records
+    def _edition_of(self, cases: EvaluationCases) -> Edition | None:
+        if self.scoring.edition is not None:
+            return self.scoring.edition
+        try:
+            return cases.edition()
+        except ValueError:
+            if self.scoring.regions is None:
+                raise
+            return None
 
-    def _describe_data(self, records: Sequence[Record]) -> None:
-        """Name of the data, whether they are synthetic, and whether the weights have seen them."""
-        known = isinstance(self.data, EvaluationRecords)
-        described = self.data.describe(records) if isinstance(self.data, EvaluationRecords) else {}
-        # a cohort says itself whether it is synthetic; a configuration for phantoms may be used on patients
-        self._synthetic = bool(described.get("synthetic")) if known else self.synthetic
-        name = self.data_name or described.get("name", "")
-        folds = [str(record.get("fold", UNKNOWN)) for record in records]
-        self._folds = {fold: folds.count(fold) for fold in sorted(set(folds))}
-        seen = describe_folds(folds)
-        if known and seen:
-            _log.warning("%s%s", seen[0].upper(), seen[1:])
-        self._data_name = f"{name} ({seen})".strip() if any(fold in self._folds for fold in ("train", "val")) else name
-
-    def _edition_of(self, records: Sequence[Record]) -> Edition | None:
-        if self.edition is not None:
-            return self.edition
-        found = {str(e): e for e in (getattr(r.get("study"), "edition", None) for r in records) if e is not None}
-        if len(found) == 1:
-            return get_edition(next(iter(found.values())))
-        if self.regions is None:
-            raise ValueError(f"give edition or regions: the studies name {sorted(found) or 'no edition'}")
-        return None
-
-    def _make_regions(self, edition: Edition | None) -> list[Region]:
-        classes = self.regions if self.regions is not None else edition.regions if edition else {}
-        minimum = self.minimum_voxels
-        if minimum is None:
-            minimum = {name: count for name, count in PUBLISHED_MINIMUM_VOXELS.items() if name in classes}
-        return make_regions(classes, minimum)
-
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self, cases: EvaluationCases, regions: Sequence[Region]) -> dict[str, Any]:
         """Everything that changes a score; a folder holds the scores of one such set only."""
         if self.checkpoint is not None and self.checkpoint.is_file():
             weights = {"file": self.checkpoint.name, "sha256": file_sha256(self.checkpoint)}
@@ -251,61 +150,40 @@ class SubsetEvaluator:
         return {
             "checkpoint": weights,
             "network": type(self.network).__name__,
-            "protocol": self.protocol,
+            "protocol": self.dataset.protocol,
             "inference": _describe_inferer(self.inferer),
-            **fixed_grid(self.preprocessing),
+            **fixed_grid(self.dataset.transform),
             "amp": self.amp,
             "modalities": list(self.modalities),
             "subsets": [self.modalities.subset_name(mask) for mask in self.subset_masks],
             "classes": list(self._classes),
-            "regions": {
-                r.name: {"classes": list(r.classes), "minimum_voxels": r.minimum_voxels} for r in self._regions
-            },
-            "edge_cases": self.edge_cases.as_dict(),
-            "metrics": METRIC_UNITS | (LESION_UNITS if self.lesion_wise else {}),
-            "data": self._data_name,
-            "synthetic": self._synthetic,
+            "regions": {r.name: {"classes": list(r.classes), "minimum_voxels": r.minimum_voxels} for r in regions},
+            "edge_cases": self.scoring.edge_cases.as_dict(),
+            "metrics": self.scoring.units,
+            "data": cases.name,
+            "synthetic": cases.synthetic,
             "versions": software_versions(),
         }
 
-    def _choose_kept(self, records: Sequence[Record]) -> set[str]:
-        complete = [
-            str(record["case_id"])
-            for record in records
-            if ERROR not in record and set(self.modalities) <= set(getattr(record.get("study"), "images", ()))
-        ]
-        return set(complete[: self.keep_maps])
-
-    def _evaluate(self, store: ResultsStore, records: Sequence[Record]) -> None:
-        again = forget_changed(store, records, self.preprocessing)
+    def _evaluate(self, store: ResultsStore, records: Sequence[Mapping[str, Any]], regions: Sequence[Region]) -> None:
+        again = forget_changed(store, records, self.dataset.transform)
         if again:
             _log.warning("%d cases are evaluated again, their files have changed: %s", len(again), ", ".join(again[:5]))
         pending = [r for r in records if not self._is_done(store, str(r["case_id"]))]
         if not pending:
             return
         loader = DataLoader(
-            EvaluationSamples(pending, self.preprocessing),
+            EvaluationSamples(pending, self.dataset.transform),
             batch_size=1,
-            num_workers=self.num_workers,
+            num_workers=self.work.num_workers,
             collate_fn=no_collation,
         )
         self.network.to(self.device)
-        workers = self.metric_workers
-        if workers is None:
-            workers = cores_beside_a_gpu(self.device, self.num_workers)
-        pool = ScorePool(workers)
+        pool = ScorePool(self.work.score_workers(self.device))
         scorer = CaseScorer(
-            self.network,
-            self.inferer,
-            self.modalities,
-            self.subset_masks,
-            self._regions,
-            self.edge_cases,
-            self.lesion_wise,
-            self.device,
-            pool,
+            self.network, self.inferer, self.modalities, self.subset_masks, regions, self.scoring, self.device, pool
         )
-        with pool, EvaluationProgress(len(pending), len(records) - len(pending), self.progress) as progress:
+        with pool, EvaluationProgress(len(pending), len(records) - len(pending), self.work.progress) as progress:
 
             def update(engine: Any, batch: list[dict[str, Any]]) -> dict[str, Any]:
                 case_id = str(batch[0]["case_id"])
@@ -351,26 +229,27 @@ class SubsetEvaluator:
             return failure_of(error)
         return None
 
-    def _merge(self, store: ResultsStore, cases: Sequence[str]) -> dict[str, Any]:
-        failed = store.merge(cases)
+    def _merge(self, store: ResultsStore, cases: EvaluationCases) -> dict[str, Any]:
+        failed = store.merge(cases.names)
         table = read_metrics(self.output_dir / METRICS_FILE)
+        bootstrap = self.scoring.bootstrap
         summary = {
             "format": 1,
             **store.settings,
-            "seed": self.seed,
-            "confidence": self.confidence,
-            "resamples": self.resamples,
+            "seed": bootstrap.seed,
+            "confidence": bootstrap.confidence,
+            "resamples": bootstrap.resamples,
             "n_cases": int(table["case_id"].nunique()),
-            "n_without_asked_subset": len(cases) - len(failed) - int(table["case_id"].nunique()),
+            "n_without_asked_subset": len(cases.names) - len(failed) - int(table["case_id"].nunique()),
             "n_failed": len(failed),
-            "folds": self._folds,
+            "folds": cases.folds,
             "failed": failed,
-            **summarise(table, self.modalities, self.confidence, self.resamples, self.seed),
+            **summarise(table, self.modalities, bootstrap),
         }
         write_text(self.output_dir / SUMMARY_FILE, json.dumps(summary, indent=2, allow_nan=False) + "\n")
         if summary["scores"]:
             write_reliability(summary, self.output_dir / RELIABILITY_FILE)
-        self._raise_for_failures(store, cases, summary)
+        self._raise_for_failures(store, cases.names, summary)
         return summary
 
     def _raise_for_failures(

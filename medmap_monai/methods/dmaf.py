@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from medmap_monai.losses.segmentation import WeightedCEDiceLoss
 from medmap_monai.losses.temperature_kl import TemperatureKLLoss
 from medmap_monai.methods.base import Method, MethodOutput
 from medmap_monai.methods.case_counts import CaseCounts
+from medmap_monai.methods.loss_weights import DMAFWeights, loss_weights
 from medmap_monai.methods.self_distillation import mean_where, rows_to_matrix
 from medmap_monai.methods.students import StudentMode, decode_students
 from medmap_monai.methods.training_monitor import DynamicTrainingMonitor, GradientMode
@@ -57,12 +58,8 @@ class DMAF(Method):
     Args:
         network: the network to train. The attention loss needs deepest channels that its heads divide.
         segmentation_loss: ``loss(logits, label) -> scalar``; ``WeightedCEDiceLoss()`` when None.
-        deep_weight: weight of ``deep``; 0 leaves it out, as for every weight.
-        modality_weight: weight of ``modality``.
-        covariance_weight: weight of ``covariance``.
-        attention_weight: weight of ``attention``.
-        prototype_weight: weight of ``prototype``.
-        pixel_weight: weight of ``pixel``.
+        weights: of the losses but ``fused``, a :class:`~medmap_monai.methods.loss_weights.DMAFWeights` or its
+            arguments; 0 leaves a loss out.
         covariance_loss: replaces ``CovarianceConsistencyLoss(channels)``.
         attention_loss: replaces ``MaskedAttentionAlignmentLoss(channels)``.
         prototype_loss: replaces ``PrototypeAlignmentLoss()``.
@@ -93,12 +90,7 @@ class DMAF(Method):
         self,
         network: ModalityNetwork,
         segmentation_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-        deep_weight: float = 1.0,
-        modality_weight: float = 1.0,
-        covariance_weight: float = 0.1,
-        attention_weight: float = 0.1,
-        prototype_weight: float = 0.01,
-        pixel_weight: float = 0.0,
+        weights: DMAFWeights | Mapping[str, float] | None = None,
         covariance_loss: CovarianceConsistencyLoss | None = None,
         attention_loss: MaskedAttentionAlignmentLoss | None = None,
         prototype_loss: PrototypeAlignmentLoss | None = None,
@@ -111,26 +103,28 @@ class DMAF(Method):
     ) -> None:
         super().__init__(network)
         self.segmentation_loss = segmentation_loss or WeightedCEDiceLoss()
-        self.deep_weight = deep_weight
-        self.modality_weight = modality_weight
-        weights = {"covariance": covariance_weight, "attention": attention_weight, "prototype": prototype_weight}
-        self.term_weights = {name: weight for name, weight in weights.items() if weight}
-        self.pixel_weight = pixel_weight
-        channels = deepest_channels(network) if self.term_weights else 0
+        self.weights = loss_weights(DMAFWeights, weights)
+        #: feature terms and their weights
+        self.compared = self.weights.distillation
+        channels = deepest_channels(network) if self.compared else 0
         # a loss without weight would own parameters without gradient, which DDP rejects
-        self.covariance_loss = (covariance_loss or CovarianceConsistencyLoss(channels)) if covariance_weight else None
-        self.attention_loss = (attention_loss or MaskedAttentionAlignmentLoss(channels)) if attention_weight else None
+        self.covariance_loss: CovarianceConsistencyLoss | None = None
+        self.attention_loss: MaskedAttentionAlignmentLoss | None = None
+        if "covariance" in self.compared:
+            self.covariance_loss = covariance_loss or CovarianceConsistencyLoss(channels)
+        if "attention" in self.compared:
+            self.attention_loss = attention_loss or MaskedAttentionAlignmentLoss(channels)
         self.prototype_loss = prototype_loss or PrototypeAlignmentLoss()
         self.pixel_loss = pixel_loss or TemperatureKLLoss()
         self.relative = look_up_option(feature_scale, ("teacher", "none")) == "teacher"
         self.foreground_keys = look_up_option(attention_keys, ("all", "foreground")) == "foreground"
         self.students = look_up_option(students, StudentMode)
-        terms = tuple(self.term_weights) or tuple(weights)
+        terms = tuple(self.compared) or tuple(DMAFWeights().distillation)
         self.monitor = monitor or DynamicTrainingMonitor(network.modalities, terms)
-        if self.monitor.modalities != network.modalities or set(self.term_weights) - set(self.monitor.terms):
+        if self.monitor.modalities != network.modalities or set(self.compared) - set(self.monitor.terms):
             raise ValueError(
                 f"the monitor watches {self.monitor.terms} of {self.monitor.modalities} modalities; "
-                f"this method has {tuple(self.term_weights)} of {network.modalities}"
+                f"this method has {tuple(self.compared)} of {network.modalities}"
             )
         if self.monitor.grad_mode != GradientMode.OFF and len(network.encoders) != network.modalities:
             raise ValueError(
@@ -143,7 +137,7 @@ class DMAF(Method):
 
     def needed_modalities(self, modality_mask: Tensor, present_mask: Tensor) -> Tensor:
         """Without single-modality and distillation terms nobody looks at a hidden modality."""
-        used = self.modality_weight or self.term_weights or self.pixel_weight
+        used = self.weights.modality or self.compared or self.weights.pixel
         return present_mask if used else modality_mask
 
     def course(self) -> Hashable:
@@ -156,24 +150,24 @@ class DMAF(Method):
         present = self.needed_modalities(modality_mask, present_mask)
         fused = self.network.decode(features, modality_mask)
         losses = {"fused": self.segmentation_loss(fused.logits, label)}
-        if self.deep_weight and fused.deep_logits:
-            losses["deep"] = self.deep_weight * deep_supervision_loss(self.segmentation_loss, fused.deep_logits, label)
-        values = self._distillation(features.pyramid[-1], fused.fused[-1], label, present) if self.term_weights else {}
+        if self.weights.deep and fused.deep_logits:
+            losses["deep"] = self.weights.deep * deep_supervision_loss(self.segmentation_loss, fused.deep_logits, label)
+        values = self._distillation(features.pyramid[-1], fused.fused[-1], label, present) if self.compared else {}
         if values and self.training:
             self._watch(values, present & (modality_mask.sum(1, keepdim=True) > 1))
         report = {name: mean_where(value, present) for name, value in values.items()}
-        if self.modality_weight or self.pixel_weight:
+        if self.weights.modality or self.weights.pixel:
             logits, sample, modality = self._unimodal_logits(features, present, modality_mask)
-            if self.modality_weight:
+            if self.weights.modality:
                 total, report["modality"] = self._supervised(logits, label, sample, modality)
-                losses["modality"] = self.modality_weight * total
-            if self.pixel_weight:
+                losses["modality"] = self.weights.modality * total
+            if self.weights.pixel:
                 rows = self.pixel_loss.rows(logits, self.pixel_loss.target(fused.logits, label.shape[2:]).rows(sample))
                 values["pixel"] = rows_to_matrix(rows, sample, modality, present.shape)
                 report["pixel"] = mean_where(values["pixel"], present)
         balance = self.monitor.weights * self.omega
         for name, value in values.items():
-            losses[name] = self.term_weights.get(name, self.pixel_weight) * (balance * value).sum(1).mean()
+            losses[name] = self.compared.get(name, self.weights.pixel) * (balance * value).sum(1).mean()
         return MethodOutput(fused.logits, losses, report)
 
     def _distillation(self, deepest: Tensor, fused: Tensor, label: Tensor, present: Tensor) -> dict[str, Tensor]:
@@ -184,7 +178,7 @@ class DMAF(Method):
             deepest, fused = deepest / size.unsqueeze(1), fused / size
         student, teacher = deepest[sample, modality], fused[sample]
         areas: Tensor | None = None
-        if "prototype" in self.term_weights or self.foreground_keys:
+        if "prototype" in self.compared or self.foreground_keys:
             areas = self.prototype_loss.class_areas(label, self.network.out_channels, deepest.shape[3:])[sample]
         rows: dict[str, Tensor] = {}
         if self.covariance_loss is not None:
@@ -192,7 +186,7 @@ class DMAF(Method):
         if self.attention_loss is not None:
             keys = (areas[:, 1:] > 0).any(1).flatten(1) if self.foreground_keys and areas is not None else None
             rows["attention"] = self.attention_loss(student, teacher, keys)
-        if "prototype" in self.term_weights and areas is not None:
+        if "prototype" in self.compared and areas is not None:
             rows["prototype"] = self.prototype_loss(student, teacher, areas)
         return {name: rows_to_matrix(value, sample, modality, present.shape) for name, value in rows.items()}
 

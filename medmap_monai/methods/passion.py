@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from medmap_monai.losses.segmentation import WeightedCEDiceLoss
 from medmap_monai.losses.temperature_kl import TemperatureKLLoss
 from medmap_monai.methods.base import Method, MethodOutput
 from medmap_monai.methods.case_counts import CaseCounts
+from medmap_monai.methods.loss_weights import PassionWeights, loss_weights
 from medmap_monai.methods.preference_balance import PreferenceBalance, PreferenceGate
 from medmap_monai.methods.self_distillation import SelfDistillation, mean_where, rows_to_matrix
 from medmap_monai.methods.students import StudentMode, map_students
@@ -77,10 +78,8 @@ class Passion(Method):
             or ``"off"``.
         students: ``"auto"``, ``"batched"``, ``"sequential"`` or ``"checkpoint"`` (least memory), see
             :class:`~medmap_monai.methods.students.StudentMode`.
-        deep_weight: weight of ``deep``.
-        pixel_weight: weight of ``pixel``; 0 leaves it out.
-        prototype_weight: weight of ``prototype``.
-        unimodal_weight: weight of ``unimodal``.
+        weights: of the losses but ``fused``, a :class:`~medmap_monai.methods.loss_weights.PassionWeights` or its
+            arguments; 0 leaves a loss out.
         reduction: ``"mean"`` over the samples of a batch, or ``"sum"`` as published.
         segmentation_loss: replaces ``WeightedCEDiceLoss()``. Its batch form pools Dice over all rows that are
             supervised together, for ``unimodal`` those of all modalities.
@@ -112,10 +111,7 @@ class Passion(Method):
         balance: PreferenceBalance | None = None,
         unimodal: str = "auto",
         students: str = "auto",
-        deep_weight: float = 1.0,
-        pixel_weight: float = 0.5,
-        prototype_weight: float = 0.1,
-        unimodal_weight: float = 1.0,
+        weights: PassionWeights | Mapping[str, float] | None = None,
         reduction: str = "mean",
         segmentation_loss: WeightedCEDiceLoss | None = None,
         pixel_loss: TemperatureKLLoss | None = None,
@@ -126,10 +122,7 @@ class Passion(Method):
         self.balance = balance or PreferenceBalance(network.modalities)
         self.students = look_up_option(students, StudentMode)
         self.reduction = look_up_option(reduction, ("mean", "sum"))
-        self.deep_weight = deep_weight
-        self.pixel_weight = pixel_weight
-        self.prototype_weight = prototype_weight
-        self.unimodal_weight = unimodal_weight
+        self.weights = loss_weights(PassionWeights, weights)
         self.segmentation_loss = segmentation_loss or WeightedCEDiceLoss()
         self.pixel_loss = pixel_loss or TemperatureKLLoss()
         self.prototype_loss = prototype_loss or PrototypeLoss()
@@ -150,7 +143,7 @@ class Passion(Method):
             raise ValueError(
                 f"{type(self.network).__name__} has no unimodal decoder: give unimodal='student', or 'off'"
             )
-        return UnimodalLoss.OFF if self.unimodal_weight == 0 else source
+        return UnimodalLoss.OFF if self.weights.unimodal == 0 else source
 
     def _omega(self, cases: CaseCounts | None, modality_weight: Sequence[float] | None) -> list[float]:
         number = self.network.modalities
@@ -203,8 +196,8 @@ class Passion(Method):
         own = batch.own
         fused = self.network.decode(batch.features, batch.visible)
         losses = {"fused": self._reduce(self.segmentation_loss.rows(fused.logits, batch.label))}
-        if self.deep_weight and fused.deep_logits:
-            losses["deep"] = self.deep_weight * self._reduce(self._deep(fused, batch.label))
+        if self.weights.deep and fused.deep_logits:
+            losses["deep"] = self.weights.deep * self._reduce(self._deep(fused, batch.label))
         values = self._students(batch, fused)
         report = {name: mean_where(value, own) for name, value in values.items()}
         gate = own
@@ -218,12 +211,12 @@ class Passion(Method):
         if self.unimodal == UnimodalLoss.DECODER:
             values["unimodal"] = self._unimodal_rows(batch, gate)
             report["unimodal"] = mean_where(values["unimodal"], gate)
-        if self.pixel_weight:
-            losses["pixel"] = self.pixel_weight * self._weighted(values["pixel"], own, self.balance.beta)
-        if self.prototype_weight:
-            losses["prototype"] = self.prototype_weight * self._weighted(values["prototype"], gate)
+        if self.weights.pixel:
+            losses["pixel"] = self.weights.pixel * self._weighted(values["pixel"], own, self.balance.beta)
+        if self.weights.prototype:
+            losses["prototype"] = self.weights.prototype * self._weighted(values["prototype"], gate)
         if self.unimodal != UnimodalLoss.OFF:
-            losses["unimodal"] = self.unimodal_weight * self._weighted(values["unimodal"], gate, self.balance.beta)
+            losses["unimodal"] = self.weights.unimodal * self._weighted(values["unimodal"], gate, self.balance.beta)
         return MethodOutput(fused.logits, losses, report)
 
     def _warm_up(self, batch: _Batch) -> MethodOutput:
@@ -237,16 +230,16 @@ class Passion(Method):
             value = self._students(batch, None)["unimodal"]
         zero = fused.logits.new_zeros(())
         losses = {"fused": zero}
-        if self.deep_weight and fused.deep_logits:
+        if self.weights.deep and fused.deep_logits:
             losses["deep"] = zero
         losses.update({name: zero for name in ("pixel", "prototype") if name in self._student_terms()})
-        losses["unimodal"] = self.unimodal_weight * self._weighted(value, own, self.balance.beta)
+        losses["unimodal"] = self.weights.unimodal * self._weighted(value, own, self.balance.beta)
         return MethodOutput(fused.logits, losses, {"unimodal": mean_where(value, own)})
 
     def _student_terms(self) -> list[str]:
         """Names of the values that this configuration needs of every student."""
-        names = ["pixel"] if self.pixel_weight else []
-        if self.prototype_weight or self.balance.gate_rule != PreferenceGate.OFF:
+        names = ["pixel"] if self.weights.pixel else []
+        if self.weights.prototype or self.balance.gate_rule != PreferenceGate.OFF:
             names += ["prototype", "distance"]
         return names + (["unimodal"] if self.unimodal == UnimodalLoss.STUDENT else [])
 

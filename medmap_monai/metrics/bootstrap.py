@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 DEFAULT_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How confidence intervals are drawn.
+
+    Args:
+        confidence: 0 to 1.
+        resamples: number of bootstrap samples.
+        seed: of the draws.
+    """
+
+    confidence: float = 0.95
+    resamples: int = DEFAULT_RESAMPLES
+    seed: int = 0
+
+    def interval(self, values: Sequence[float] | NDArray[np.floating]) -> tuple[float, float] | None:
+        """:func:`bootstrap_interval` of ``values``, one per case."""
+        return bootstrap_interval(values, self.confidence, self.resamples, self.seed)
 
 
 def bootstrap_interval(

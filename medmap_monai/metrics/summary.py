@@ -7,30 +7,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medmap_monai.metrics.bootstrap import DEFAULT_RESAMPLES, bootstrap_interval
+from medmap_monai.metrics.bootstrap import Bootstrap
 from medmap_monai.metrics.contribution import shapley_values
 from medmap_monai.metrics.edge_cases import Empty
 from medmap_monai.modalities import Modalities
 
 _DIGITS = 6
+_BOOTSTRAP = Bootstrap()
 #: metrics for which a Shapley value makes sense: larger is better and no modality scores 0
 CONTRIBUTION_METRICS = ("dice",)
 
 
-def summarise(
-    table: pd.DataFrame,
-    modalities: Modalities,
-    confidence: float = 0.95,
-    resamples: int = DEFAULT_RESAMPLES,
-    seed: int = 0,
-) -> dict[str, Any]:
+def summarise(table: pd.DataFrame, modalities: Modalities, bootstrap: Bootstrap = _BOOTSTRAP) -> dict[str, Any]:
     """Summary of ``metrics.csv``.
 
     Args:
         table: columns ``case_id, subset_id, subset, region, metric, value, unit, empty``; NaN values are cases that
             the edge-case policy excludes.
         modalities: of the task.
-        confidence, resamples, seed: of the bootstrap over cases.
+        bootstrap: over cases.
 
     Returns:
         ``scores``: one entry per subset, region and metric, with ``n`` (cases that count), ``excluded``, ``mean``,
@@ -49,14 +44,14 @@ def summarise(
         for _, cell in block.groupby("subset_id", sort=True):
             values = cell["value"].to_numpy(dtype=np.float64)
             entry: dict[str, Any] = {"subset": str(cell["subset"].iloc[0]), "region": region, "metric": metric}
-            entry |= {"unit": unit, **_describe(values, confidence, resamples, seed)}
+            entry |= {"unit": unit, **_describe(values, bootstrap)}
             counts = cell["empty"].value_counts()
             entry["empty"] = {e.value: int(counts.get(e.value, 0)) for e in Empty if e is not Empty.NONE}
             scores.append(entry)
             means.append(entry["mean"])
         cases = case_means(block, subset_count)
         average: dict[str, Any] = {"region": region, "metric": metric, "unit": unit, "subsets": len(means)}
-        average |= _describe(cases.to_numpy(dtype=np.float64), confidence, resamples, seed)
+        average |= _describe(cases.to_numpy(dtype=np.float64), bootstrap)
         known = [m for m in means if m is not None]
         average["mean"] = round(float(np.mean(known)), _DIGITS) if known else None
         averages.append(average)
@@ -70,9 +65,9 @@ def case_means(block: pd.DataFrame, subset_count: int) -> pd.Series[float]:
     return by_case["value"].mean()[complete]
 
 
-def _describe(values: np.ndarray, confidence: float, resamples: int, seed: int) -> dict[str, Any]:
+def _describe(values: np.ndarray, bootstrap: Bootstrap) -> dict[str, Any]:
     kept = values[~np.isnan(values)]
-    interval = bootstrap_interval(kept, confidence, resamples, seed)
+    interval = bootstrap.interval(kept)
     return {
         "n": int(kept.size),
         "excluded": int(values.size - kept.size),

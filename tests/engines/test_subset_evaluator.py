@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import re
 from dataclasses import replace
@@ -15,11 +16,14 @@ import torch
 from medmap_monai.data.evaluation_records import EvaluationRecords
 from medmap_monai.data.training_cases import TrainingCases, write_training_cases
 from medmap_monai.engines.case_maps import read_case_maps
+from medmap_monai.engines.evaluation_samples import EvaluationSamples
+from medmap_monai.engines.evaluation_work import EvaluationWork
 from medmap_monai.engines.results_store import METRICS_COLUMNS, StaleResultsError, read_metrics
 from medmap_monai.engines.subset_evaluator import EvaluationIncompleteError, SubsetEvaluator
 from medmap_monai.inferers.modality_sliding_window import ModalitySlidingWindowInferer
 from medmap_monai.inferers.subset_sweep import SubsetSweepInferer
 from medmap_monai.metrics.reliability import expected_quality, read_reliability
+from medmap_monai.metrics.scoring import Scoring
 from medmap_monai.modalities import BRATS
 from medmap_monai.networks.unet import ModalityUNet
 from medmap_monai.transforms.pipelines import eval_transforms
@@ -54,14 +58,18 @@ def make_evaluator(cohort: Path, output: Path, seed: int = 0, **kwargs) -> Subse
         "device": "cpu",
         "network": network,
         "data": EvaluationRecords(cohort, "brats2020"),
-        "preprocessing": eval_transforms(tuple(BRATS)),
+        "transform": eval_transforms(tuple(BRATS)),
         "inferer": SubsetSweepInferer((16, 16, 16), sw_batch_size=4),
         "modalities": tuple(BRATS),
         "output_dir": output,
-        "resamples": 50,
+        "bootstrap": {"resamples": 50},
         "progress": False,
         **kwargs,
     }
+    groups = {"dataset": EvaluationSamples, "scoring": Scoring, "work": EvaluationWork}
+    for name, group in groups.items():
+        mine = set(inspect.signature(group).parameters) & set(options)
+        options[name] = group(**{key: options.pop(key) for key in mine})
     return SubsetEvaluator(**options)
 
 
@@ -113,8 +121,8 @@ def test_summary_says_what_the_numbers_are(finished):
 
 def test_scores_are_those_of_a_forward_pass(cohort, finished):
     evaluator = make_evaluator(cohort, finished)
-    record = evaluator.data()[0]
-    sample = evaluator.preprocessing(dict(record))
+    record = evaluator.dataset.data()[0]
+    sample = evaluator.dataset.transform(dict(record))
     mask = torch.tensor([BRATS.mask("t1ce+t2")])
     evaluator.network.eval()
     with torch.no_grad():
@@ -163,14 +171,16 @@ def test_killed_and_restarted_gives_the_same_bytes(cohort, finished, tmp_path):
             raise _Killed
         return eval_transforms(tuple(BRATS))(record)
 
-    killed.preprocessing = preprocessing
+    killed.dataset.transform = preprocessing
     with pytest.raises(_Killed):
         killed.run()
     assert not (tmp_path / "metrics.csv").exists()
     assert len(list((tmp_path / "cases").glob("*.csv"))) == 2
     again = make_evaluator(cohort, tmp_path)
     done_again = []
-    again.preprocessing = lambda record: done_again.append(record["case_id"]) or eval_transforms(tuple(BRATS))(record)
+    again.dataset.transform = lambda record: (
+        done_again.append(record["case_id"]) or eval_transforms(tuple(BRATS))(record)
+    )
     again.run()
     assert done_again == ["BraTS20_Training_003", "BraTS20_Training_004"]
     assert results(tmp_path) == results(finished)
@@ -227,7 +237,7 @@ def test_checkpoint_is_loaded_and_named(cohort, tmp_path):
     trained = ModalityUNet(3, in_channels=4, out_channels=4, channels=(4, 8), deep_supervision=0)
     torch.save(trained.state_dict(), tmp_path / "model.pt")
     evaluator = make_evaluator(cohort, tmp_path / "out", subsets=["t2"], checkpoint=tmp_path / "model.pt")
-    summary = evaluator.run() if len(evaluator.data()) == 4 else None
+    summary = evaluator.run() if len(evaluator.dataset.data()) == 4 else None
     assert summary["checkpoint"]["file"] == "model.pt"
     for ours, theirs in zip(evaluator.network.parameters(), trained.parameters(), strict=True):
         assert torch.equal(ours, theirs)

@@ -88,8 +88,8 @@ def methods(make: Make) -> Iterator[tuple[str, Callable[[], Method]]]:
         *([{"unimodal": "decoder"}] if unimodal else []),
         {"students": "sequential"},
         {"students": "checkpoint"},
-        {"pixel_weight": 0},
-        {"prototype_weight": 0, "deep_weight": 0},
+        {"weights": {"pixel": 0}},
+        {"weights": {"prototype": 0, "deep": 0}},
     ):
         yield f"passion {options}", lambda o=options: Passion(make(), **{"modality_weight": [1.0] * MODALITIES, **o})
     if unimodal:
@@ -109,8 +109,8 @@ def methods(make: Make) -> Iterator[tuple[str, Callable[[], Method]]]:
     if fused:
         yield "adaptation, network of its own", lambda: DomainAdaptation(make(), loss, make())
     if fused and fused[-1].shape == own:
-        for options in ({}, {"modality_weight": 0}, {"deep_weight": 0}, {"pixel_weight": 0.1}, {"attention_weight": 0}):
-            yield f"dmaf {options}", lambda o=options: DMAF(make(), **o)
+        for weights in ({}, {"modality": 0}, {"deep": 0}, {"pixel": 0.1}, {"attention": 0}):
+            yield f"dmaf {weights}", lambda w=weights: DMAF(make(), weights=w)
         for mode in ("lr", "off"):
             monitor = {"modalities": MODALITIES, "grad_mode": mode}
             yield f"dmaf {mode}", lambda m=monitor: DMAF(make(), monitor=DynamicTrainingMonitor(**m))

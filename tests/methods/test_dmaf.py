@@ -83,7 +83,7 @@ _BACKBONES = {
 @pytest.mark.parametrize("name", list(_BACKBONES))
 def test_runs_on_backbones_with_finite_gradients_everywhere(name):
     network = _BACKBONES[name]()
-    method = DMAF(network, pixel_weight=0.1, attention_loss=_attention(network), attention_keys="foreground")
+    method = DMAF(network, weights={"pixel": 0.1}, attention_loss=_attention(network), attention_keys="foreground")
     mask = torch.tensor([[1, 1, 1], [0, 1, 0]]).bool()
     output = _call(method, mask, network.spatial_dims)
     expected = {"fused", "modality", "covariance", "attention", "prototype", "pixel"}
@@ -122,11 +122,7 @@ def test_losses_equal_the_objective_written_out(network, scale):
     cases = CaseCounts(("a", "b", "c"), 12, [6, 12, 3])  # omega = 2, 1, 4
     method = DMAF(
         net,
-        covariance_weight=0.2,
-        attention_weight=0.3,
-        prototype_weight=0.4,
-        pixel_weight=0.5,
-        modality_weight=0.6,
+        weights={"covariance": 0.2, "attention": 0.3, "prototype": 0.4, "pixel": 0.5, "modality": 0.6},
         monitor=monitor,
         cases=cases,
         feature_scale=scale,
@@ -230,7 +226,7 @@ def test_only_lone_modalities_leave_the_monitor_alone():
 
 @pytest.mark.parametrize("network", [_unet, _dmafnet])
 def test_absent_content_has_no_influence(network):
-    method = DMAF(network(), pixel_weight=1.0).eval()
+    method = DMAF(network(), weights={"pixel": 1.0}).eval()
     image, label = _batch()
     clean = method(image, MASK, MASK, label).losses
     image[~MASK] = float("nan")
@@ -247,13 +243,13 @@ def test_hidden_modalities_are_distilled():
 
 @pytest.mark.parametrize("network", [_unet, _dmafnet])
 def test_terms_without_weight_are_left_out(network):
-    off = {"modality_weight": 0.0, "covariance_weight": 0.0, "attention_weight": 0.0, "prototype_weight": 0.0}
-    method = DMAF(network(), **off)
+    off = {"modality": 0.0, "covariance": 0.0, "attention": 0.0, "prototype": 0.0}
+    method = DMAF(network(), weights=off)
     output = _call(method)
     assert set(output.losses) == {"fused"}
     output.losses["fused"].backward()
     assert all(p.grad is not None for p in method.parameters())
-    one = DMAF(network(), **{**off, "prototype_weight": 1.0})
+    one = DMAF(network(), weights={**off, "prototype": 1.0})
     assert set(_call(one).losses) == {"fused", "prototype"}
     assert one.monitor.terms == ("prototype",)
 

@@ -178,7 +178,7 @@ def test_warm_up_trains_the_unimodal_loss_alone() -> None:
 
 def test_without_passion_it_is_the_published_plain_step() -> None:
     off = PreferenceBalance(3, gate="off")
-    method = make(mode="pdt", balance=off, pixel_weight=0, prototype_weight=0)
+    method = make(mode="pdt", balance=off, weights={"pixel": 0, "prototype": 0})
     image, visible, present, label = batch("111 111", "110 001")
     output = method(image, visible, present, label)
     assert set(output.losses) == {"fused", "deep", "unimodal"}
@@ -254,6 +254,7 @@ def test_every_parameter_gets_a_gradient_when_all_gates_are_closed() -> None:
         ({"unimodal": "separate"}, "student"),
         ({"students": "parallel"}, "checkpoint"),
         ({"reduction": "none"}, "sum"),
+        ({"weights": {"pixels": 1.0}}, r"pixels.*allowed are \['deep', 'pixel', 'prototype', 'unimodal'\]"),
         ({"modality_weight": [1.0, 2.0]}, "the network has 3 modalities, omega has 2"),
         ({"modality_weight": None}, r"count_cases\), or modality_weight \[1.0, 1.0, 1.0\]"),
         ({"unimodal": "decoder"}, "ModalityUNet has no unimodal decoder: give unimodal='student'"),

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medmap_monai.metrics.bootstrap import Bootstrap
 from medmap_monai.metrics.reliability import expected_quality, read_reliability, write_reliability
 from medmap_monai.metrics.summary import case_means, summarise
 from medmap_monai.modalities import MYOPS, Modalities
@@ -24,7 +25,7 @@ def test_means_spread_and_counts():
         for number, (name, value) in enumerate(zip(("a", "b", "a+b"), values, strict=True)):
             rows.append((case, number, name, "WT", "dice", value, "none"))
             rows.append((case, number, name, "WT", "hd95", float("nan") if case == "c2" else 3.0, "prediction"))
-    summary = summarise(_table(rows), TWO, resamples=100)
+    summary = summarise(_table(rows), TWO, Bootstrap(resamples=100))
     first = summary["scores"][0]
     assert (first["subset"], first["region"], first["metric"], first["unit"]) == ("a", "WT", "dice", "1")
     assert (first["n"], first["excluded"], first["mean"], first["median"]) == (2, 0, 0.3, 0.3)
@@ -46,7 +47,7 @@ def test_incomplete_cases_do_not_enter_the_case_average():
     rows.append(("c2", 0, "a", "WT", "dice", 0.1, "none"))
     table = _table(rows)
     assert case_means(table, 2).to_dict() == {"c1": pytest.approx(0.6)}
-    summary = summarise(table, TWO, resamples=10)
+    summary = summarise(table, TWO, Bootstrap(resamples=10))
     assert [s["n"] for s in summary["scores"]] == [2, 1]
     assert summary["averages"][0]["n"] == 1
     assert summary["contribution"]["dice"] == {}  # a+b was not evaluated

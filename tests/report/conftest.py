@@ -38,7 +38,7 @@ def run_folders(tmp_path_factory) -> list[Path]:
             root / name,
             network=network,
             modalities=MODALITIES,
-            preprocessing=eval_transforms(MODALITIES),
+            transform=eval_transforms(MODALITIES),
             minimum_voxels={"ET": 40},
         )
         with pytest.raises(EvaluationIncompleteError):

@@ -105,7 +105,7 @@ def _evaluate(tmp_path, **kwargs):
     write_study(cohort, 1, ("flair", "t2"))
     write_study(cohort, 2, ("flair",), label=kwargs.pop("label", True))
     network = ModalityUNet(3, in_channels=2, out_channels=4, channels=(4, 8), deep_supervision=0)
-    options = {"network": network, "modalities": ("flair", "t2"), "preprocessing": eval_transforms(("flair", "t2"))}
+    options = {"network": network, "modalities": ("flair", "t2"), "transform": eval_transforms(("flair", "t2"))}
     evaluator = make_evaluator(cohort, tmp_path / "run", **options, **kwargs)
     with contextlib.suppress(EvaluationIncompleteError):
         evaluator.run()
@@ -132,7 +132,7 @@ def test_a_run_in_which_every_case_failed(tmp_path):
     cohort = tmp_path / "cohort"
     write_study(cohort, 1)
     with pytest.raises(EvaluationIncompleteError):
-        make_evaluator(cohort, tmp_path / "run", preprocessing=broken, subsets=["t1", "t2"]).run()
+        make_evaluator(cohort, tmp_path / "run", transform=broken, subsets=["t1", "t2"]).run()
     text = write_report([read_run(tmp_path / "run")], tmp_path / "page.html").page.read_text(encoding="utf-8")
     assert "the &lt;scanner&gt; was off" in text
     assert "n = 0 cases" in text
