@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.bundle import ConfigParser
 
 from medmap_monai.data.phantom import write_cohort
+from tests.small_bundle import write_random_weights, write_small_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHAPE = (32, 32, 32)
@@ -32,13 +32,7 @@ def phantom_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of the small network that the phantom overlay of ``brats_unet_dropout`` defines."""
-    configs = REPOSITORY / "bundles" / "brats_unet_dropout" / "configs"
-    parser = ConfigParser()
-    parser.read_config([str(configs / "inference.json"), str(configs / "phantom.json")])
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "model.pt"
-    torch.save(parser.get_parsed_content("network_def").state_dict(), path)
-    return path
+    return write_random_weights(tmp_path_factory.mktemp("weights") / "model.pt")
 
 
 @pytest.fixture
@@ -60,21 +54,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
 def small_bundle(random_weights: Path) -> Callable[[Path], Path]:
     """Copy ``brats_unet_dropout`` with weights into a folder; its network and windows are small without an overlay."""
 
-    def make(folder: Path) -> Path:
-        name = "brats_unet_dropout"
-        ignore = shutil.ignore_patterns("*.pt", "*.ts", "*.onnx", "runs", "phantom", "predictions", "evaluation")
-        bundle = Path(shutil.copytree(REPOSITORY / "bundles" / name, folder / name, ignore=ignore))
-        for config in ("evaluate", "inference"):
-            files = [bundle / "configs" / f"{part}.json" for part in (config, "phantom")]
-            parser = ConfigParser()
-            parser.read_config([str(file) for file in files])
-            content = {**parser.config, "dataset_dir": "COHORT"}
-            del content["phantom_cohort"]
-            ConfigParser.export_config_file(content, str(files[0]), indent=1)
-        shutil.copyfile(random_weights, bundle / "models" / "model.pt")
-        return bundle
-
-    return make
+    return lambda folder: write_small_bundle(folder, random_weights)
 
 
 @pytest.fixture

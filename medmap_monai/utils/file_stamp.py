@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat as modes
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,11 @@ def file_stamp(path: str | os.PathLike[str], known: Mapping[str, Any] | None = N
             over, as git does: the time of change (ctime) cannot be set back by copying or unpacking.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is a folder, a pipe (which would block for ever) or the like.
     """
     found = os.stat(Path(path))
+    if not modes.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "cannot be read: not a regular file", os.fspath(path))
     stat = {"size": found.st_size, "mtime_ns": found.st_mtime_ns, "ctime_ns": found.st_ctime_ns, "inode": found.st_ino}
     same = known is not None and known.get("sha256") and all(known.get(name) == stat[name] for name in _STAT)
     return {"sha256": str(known["sha256"]) if same and known is not None else file_sha256(path), **stat}
