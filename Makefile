@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 2
 .PHONY: help install demo demo-myops test lint docs wheel format clean
 
 help:
-	@echo "make demo        phantom cohort -> train -> predict with two of four files -> evaluate -> report"
+	@echo "make demo        the shipped weights on a synthetic study; then train a small network, predict, evaluate, report"
 	@echo "make demo-myops  the same on the heart: MyoPS2020, three sequences, slices"
 	@echo "make test        the whole test suite"
 	@echo "make lint        ruff and mypy"

@@ -1,4 +1,4 @@
-"""The whole product on a phantom cohort: make data, train, predict with absent files, evaluate every subset, report.
+"""The whole product on synthetic data: the shipped weights on a study, then train, predict, evaluate, report.
 
 Every step is a command that a user can type; this script prints each one and runs it.
 """
@@ -23,6 +23,7 @@ TASKS: dict[str, dict[str, str]] = {
         "train": "60",
         "test": "16",
         "kept": "flair+t1ce",
+        "starter_keeps": "flair+t2",
     },
     "myops": {
         "bundle": "myops_dmafnet",
@@ -33,6 +34,17 @@ TASKS: dict[str, dict[str, str]] = {
         "kept": "bssfp+t2",
     },
 }
+
+
+def segment_with_starter(output: Path, task: dict[str, str]) -> None:
+    """A study of full size without two of its files, segmented with the weights that come with the package."""
+    patient = output / "patient"
+    if not patient.is_dir():
+        synth = ["medmap", "synth", "mni152", "-o", str(patient), "--cases", "1", "--seed", "3"]
+        synth += ["--edition", task["edition"], "--only", f"last={task['starter_keeps']}"]
+        run_command("a synthetic study of full size (anatomy of MNI152), two of four files left out", synth)
+    predict = ["medmap", "predict", str(patient), "--output", str(output / "starter")]
+    run_command("segment it with the weights that come with the package", predict)
 
 
 def main() -> None:
@@ -53,6 +65,9 @@ def main() -> None:
         shutil.copytree(
             REPOSITORY / "bundles" / task["bundle"], bundle, ignore=shutil.ignore_patterns("*.pt", "phantom", "runs")
         )
+
+    if "starter_keeps" in task:
+        segment_with_starter(output, task)
 
     shape = ["--shape", *task["shape"].split()]
     # two studies per case: the test cohort is complete, the clinic's study has only two of its four files
@@ -94,6 +109,8 @@ def main() -> None:
     run_command("report", report)
 
     print("\nPhantom (synthetic) results; they say nothing about patients.")
+    if "starter_keeps" in task:
+        print(f"  {'with starter':16} {os.path.relpath(output / 'starter')}")
     for what, path in {
         "weights": bundle / "models" / "model.pt",
         "training curves": bundle / "runs" / "training.csv",

@@ -4,6 +4,11 @@ The bundle's own `run training` does the same with MONAI's trainer; this script 
 minutes. Worker processes make studies, a pool on the device keeps the newest, training draws from the pool.
 
     python pipelines/train_starter.py --anatomy FOLDER --output OUT --seconds 600
+
+On a CPU, windows, one subset for a batch (absent modalities cost nothing) and a bounded number of new studies help:
+
+    python pipelines/train_starter.py --anatomy FOLDER --output OUT --start models/model.pt --seconds 6000 --batch 2 \\
+        --window 56 64 56 --one-subset --new-per-step 1 --modality-weight 0 --rates 0.75 0.5 0.5 0.75 --lr 1e-3
 """
 
 from __future__ import annotations
@@ -65,6 +70,7 @@ class Pool:
 
     def __init__(self, loader: DataLoader[Any], size: int, device: torch.device) -> None:
         self.size, self.device, self.made = size, device, 0
+        self.wanted = math.inf  # no more than so many are made
         self.images: list[Tensor] = []
         self.labels: list[Tensor] = []
         self.stop = False
@@ -73,6 +79,8 @@ class Pool:
 
     def _fill(self, loader: DataLoader[Any]) -> None:
         for image, label in loader:
+            while self.made >= self.wanted and not self.stop:
+                time.sleep(0.1)
             image, label = image.to(self.device), label.to(self.device)
             if len(self.labels) < self.size:
                 self.images.append(image)
@@ -104,6 +112,23 @@ def augment(image: Tensor, label: Tensor, rng: np.random.RandomState) -> tuple[T
     return image, label
 
 
+def window(image: Tensor, label: Tensor, size: tuple[int, ...], rng: np.random.RandomState) -> tuple[Tensor, Tensor]:
+    """A window of every study, seven times of ten about a voxel of its tumour, else anywhere."""
+    images, labels = [], []
+    room = [whole - part for whole, part in zip(label.shape[2:], size, strict=True)]
+    for one_image, one_label in zip(image, label, strict=True):
+        start = [rng.randint(0, r + 1) for r in room]
+        tumour = torch.nonzero(one_label[0])
+        if len(tumour) and rng.random_sample() < 0.7:
+            centre = tumour[rng.randint(len(tumour))].tolist()
+            middle = [c - s * rng.uniform(0.25, 0.75) for c, s in zip(centre, size, strict=True)]
+            start = [int(min(max(m, 0), r)) for m, r in zip(middle, room, strict=True)]
+        part = (slice(None), *(slice(a, a + s) for a, s in zip(start, size, strict=True)))
+        images.append(one_image[part])
+        labels.append(one_label[part])
+    return torch.stack(images), torch.stack(labels)
+
+
 def make_method(
     name: str, channels: tuple[int, ...], deep: int, modality_weight: float, device: torch.device
 ) -> Method:
@@ -129,6 +154,13 @@ def main() -> None:
     parser.add_argument("--deep", type=int, default=2)
     parser.add_argument("--modality-weight", type=float, default=1.0, help="of every modality on its own")
     parser.add_argument("--shape", type=int, nargs=3, default=[80, 96, 80])
+    parser.add_argument("--window", type=int, nargs=3, default=[], help="train on windows of this size")
+    parser.add_argument("--rates", type=float, nargs=len(MODALITIES), default=[0.5] * len(MODALITIES))
+    parser.add_argument("--one-subset", action="store_true", help="one for a batch: what is absent costs nothing")
+    parser.add_argument("--new-per-step", type=float, default=math.inf, help="new studies for each step, at most")
+    parser.add_argument("--log-every", type=int, default=50, help="steps")
+    parser.add_argument("--save-every", type=int, default=1000, help="steps")
+    parser.add_argument("--average", type=float, default=0.999, help="of the weights")
     parser.add_argument("--spacing", type=float, default=2.0)
     parser.add_argument("--priors", default="default")
     parser.add_argument("--batch", type=int, default=4)
@@ -170,7 +202,7 @@ def main() -> None:
     parameters = [p for p in method.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=1e-4)
     average = [p.detach().clone() for p in method.network.parameters()]
-    dropper = RandModalityDropout(MODALITIES, rates=0.5, prob=0.85).set_random_state(args.seed)
+    dropper = RandModalityDropout(MODALITIES, rates=dict(zip(MODALITIES, args.rates, strict=True)), prob=0.85).set_random_state(args.seed)
     everything = torch.ones(len(MODALITIES), dtype=torch.bool)
     while len(pool.labels) < 16 * args.batch:
         time.sleep(0.2)
@@ -187,8 +219,13 @@ def main() -> None:
         rate = args.lr * warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
         for group in optimizer.param_groups:
             group["lr"] = max(rate, 1e-6)
-        image, label = augment(*pool.draw(args.batch, rng), rng)
-        mask = torch.stack([dropper(everything) for _ in range(args.batch)]).to(device)
+        pool.wanted = max(16 * args.batch, step * args.new_per_step)
+        image, label = pool.draw(args.batch, rng)
+        if args.window:
+            image, label = window(image, label, tuple(args.window), rng)
+        image, label = augment(image, label, rng)
+        subsets = [dropper(everything) for _ in range(1 if args.one_subset else args.batch)]
+        mask = torch.stack(subsets * (args.batch // len(subsets))).to(device)
         present = everything.expand(args.batch, -1).to(device)
         if device.type == "cuda" and step in (12, 20, 32, 40):  # 8 steps of each layout after 12 to warm up
             torch.cuda.synchronize()
@@ -205,11 +242,11 @@ def main() -> None:
         method.after_backward()
         torch.nn.utils.clip_grad_norm_(parameters, 5.0)
         optimizer.step()
-        keep = min(0.999, (step + 1) / (step + 20))
+        keep = min(args.average, (step + 1) / (step + 20))
         torch._foreach_lerp_(average, [p.detach() for p in method.network.parameters()], 1 - keep)
         losses.append(loss.detach())
         step += 1
-        if step % 50 == 0 or progress >= 1.0:
+        if step % args.log_every == 0 or progress >= 1.0:
             smooth = float(torch.stack(losses).mean())
             losses = []
             line = {
@@ -223,7 +260,7 @@ def main() -> None:
             print(args.name, json.dumps(line), flush=True)
             if not math.isfinite(smooth):
                 raise SystemExit(f"loss is not finite at step {step}")
-            if step % 1000 == 0 or progress >= 1.0:
+            if step % args.save_every == 0 or progress >= 1.0:
                 _save(method, average, out / f"{args.name}.pt")
     pool.stop = True
     facts = {**vars(args), "steps_done": step, "studies_made": pool.made, "device": _device_name(device), "log": log}

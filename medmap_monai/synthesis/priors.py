@@ -17,24 +17,34 @@ BUILT_IN = {"default": _HERE / "priors.yaml", "shifted": _HERE / "priors_shifted
 def load_priors(source: str | os.PathLike[str] | Mapping[str, Any] = "default") -> dict[str, Any]:
     """A table of priors: a built-in name (``default``, ``shifted``), a YAML file, or the table itself.
 
-    A file with ``inherits: OTHER.yaml`` holds only what differs from that file beside it.
+    A file with ``inherits: OTHER`` holds only what differs from OTHER, a built-in name or a file beside it.
 
     Raises:
         FileNotFoundError: neither a built-in name nor a file.
-        ValueError: a key that the table it inherits from does not know, or no table.
+        ValueError: a key that the table it inherits from does not know, no table, or one that inherits from itself.
     """
     if isinstance(source, Mapping):
         return copy.deepcopy(dict(source))
+    return _load(source, ())
+
+
+def _load(source: str | os.PathLike[str], heirs: tuple[Path, ...]) -> dict[str, Any]:
     path = BUILT_IN.get(str(source), Path(source))
     if not path.is_file():
         raise FileNotFoundError(f"no priors {str(source)!r}: neither a file nor one of {sorted(BUILT_IN)}")
-    table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if path.resolve() in heirs:
+        raise ValueError(f"{path} inherits from itself")
+    try:
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(table, dict):
         raise ValueError(f"{path} holds no table of priors")
     parent = table.pop("inherits", None)
     if parent is None:
         return table
-    return _merged(load_priors(path.parent / parent), table, str(path), "")
+    origin = str(parent) if str(parent) in BUILT_IN else path.parent / str(parent)
+    return _merged(_load(origin, (*heirs, path.resolve())), table, str(path), "")
 
 
 def _merged(base: dict[str, Any], changes: Mapping[str, Any], path: str, prefix: str) -> dict[str, Any]:

@@ -135,6 +135,19 @@ def test_priors_inherit_and_refuse_what_is_unknown(tmp_path: Path) -> None:
         load_priors("nowhere")
 
 
+def test_a_table_of_ones_own_may_inherit_from_a_built_in_one(tmp_path: Path) -> None:
+    (tmp_path / "none.yaml").write_text("name: none\ninherits: shifted\ntumour: {none: 1.0}\n")
+    own = load_priors(tmp_path / "none.yaml")
+    assert own["tumour"]["none"] == 1.0
+    assert own["tissue"] == load_priors("shifted")["tissue"]
+    (tmp_path / "loop.yaml").write_text("name: loop\ninherits: loop.yaml\n")
+    with pytest.raises(ValueError, match="inherits from itself"):
+        load_priors(tmp_path / "loop.yaml")
+    (tmp_path / "broken.yaml").write_text("name: [\n")
+    with pytest.raises(ValueError, match=r"broken\.yaml is no YAML file"):
+        load_priors(tmp_path / "broken.yaml")
+
+
 def test_smooth_noise_has_its_mean_spread_and_scale() -> None:
     draw = Draw(np.random.RandomState(0), (32, 32, 32), 2.0)
     fine, coarse = draw.smooth_noise(4.0)[0], draw.smooth_noise(30.0)[0]
