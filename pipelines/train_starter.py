@@ -202,7 +202,9 @@ def main() -> None:
     parameters = [p for p in method.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=1e-4)
     average = [p.detach().clone() for p in method.network.parameters()]
-    dropper = RandModalityDropout(MODALITIES, rates=dict(zip(MODALITIES, args.rates, strict=True)), prob=0.85).set_random_state(args.seed)
+    dropper = RandModalityDropout(
+        MODALITIES, rates=dict(zip(MODALITIES, args.rates, strict=True)), prob=0.85
+    ).set_random_state(args.seed)
     everything = torch.ones(len(MODALITIES), dtype=torch.bool)
     while len(pool.labels) < 16 * args.batch:
         time.sleep(0.2)
