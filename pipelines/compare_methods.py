@@ -1,10 +1,11 @@
-"""Compare methods on the phantom protocol: same cases, same budget, seeds paired; restartable, one run after another.
+"""Compare methods: same cases, same budget, seeds paired; restartable, one run after another.
 
 Every run is a bundle trained by ``python -m monai.bundle run training`` with its phantom overlay and the settings of
-``compare_methods.json``, then scored by ``medmap evaluate`` on a fresh cohort. A finished run is never repeated, an
-interrupted one continues. The table is written by ``compare_methods_table.py``.
+a plan, then scored by ``medmap evaluate`` on a fresh cohort. A finished run is never repeated, an interrupted one
+continues. The table is written by ``compare_methods_table.py``. There are two plans: ``compare_methods.json`` on
+phantoms, and ``compare_realistic.json`` on synthetic studies from real anatomy, which needs ``--anatomy``.
 
-Phantom results say nothing about patients.
+Neither says anything about patients.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from medmap_monai.data.phantom import ensure_cohort
 from medmap_monai.data.splits import SplitRow, write_split
 from medmap_monai.data.studies import find_studies
 from medmap_monai.recipes.commands import CommandError, run_command
+from medmap_monai.recipes.comparison_plan import load_plan, resolved
+from medmap_monai.synthesis.cohort import ensure_synthetic_cohort
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLAN = Path(__file__).with_suffix(".json")
@@ -32,11 +35,17 @@ class Comparison:
 
     Args:
         folder: where everything is kept.
-        plan: content of ``compare_methods.json``: protocol and variants.
+        plan: protocol and variants, see :func:`~medmap_monai.recipes.comparison_plan.load_plan`.
+        anatomy: folder of brain label maps, for a protocol that makes its studies from them.
+
+    Raises:
+        SystemExit: such a protocol without ``anatomy``.
     """
 
-    def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, plan: dict[str, Any], anatomy: str | None = None) -> None:
+        if (anatomy is None) != ("shape" in plan["protocol"]):
+            raise SystemExit("--anatomy FOLDER of brain label maps goes with a plan that has train_anatomies")
+        self.folder, self.anatomy = folder, anatomy
         self.protocol = plan["protocol"]
         self.variants = {name: resolved(plan["variants"], name) for name in plan["variants"]}
 
@@ -44,10 +53,8 @@ class Comparison:
         """Cohorts and the fixed availability of every training case."""
         p = self.protocol
         number = p["train_cases"] + p["val_cases"]
-        train = ensure_cohort(self.folder / "train", cases=number, shape=p["shape"], seed=p["train_seed"])
-        # numbered on, so that no test case bears the name of a training case
-        tests, first = self.folder / "test", number
-        ensure_cohort(tests, cases=p["test_cases"], shape=p["shape"], seed=p["test_seed"], first_case=first)
+        train = self._cohort("train", number, 0)
+        self._cohort("test", p["test_cases"], number)  # numbered on: no test case bears the name of a training case
         names = [study.case_id for study in find_studies(train)]
         granted = draw_availability(p["train_cases"], p["missing_rates"], seed=p["split_seed"])
         rows = [
@@ -56,6 +63,24 @@ class Comparison:
         ]
         rows += [SplitRow(name, "val", None, p["split_seed"], {}) for name in names[p["train_cases"] :]]
         write_split(self.folder / "split.csv", rows)
+
+    def _cohort(self, name: str, cases: int, first_case: int) -> Path:
+        """Folder of the cohort ``name``; made where it is not there."""
+        p, folder = self.protocol, self.folder / name
+        seed = p[f"{name}_seed"]
+        if self.anatomy is None:
+            return ensure_cohort(folder, cases=cases, shape=p["shape"], seed=seed, first_case=first_case)
+        first, last = p[f"{name}_anatomies"]
+        return ensure_synthetic_cohort(
+            folder,
+            self.anatomy,
+            cases,
+            p["spacing"],
+            priors=p[f"{name}_priors"],
+            seed=seed,
+            first_case=first_case,
+            anatomies=(first, last),
+        )
 
     def run(self, variant: str, seed: int) -> None:
         """Train and evaluate one variant with one seed."""
@@ -93,9 +118,9 @@ class Comparison:
             command += ["--output", str(features), "--set", f"checkpoint={checkpoint}"]
             command += _accepted(bundle / "configs" / "inference.json", {**overrides, **wanted.get("overrides", {})})
             run_command(f"{name}: features", command, log=folder / "features.log")
-        command = ["medmap", "evaluate", *common, "--data-name", "phantom cohort"]
+        command = ["medmap", "evaluate", *common, "--data-name", self.protocol["data_name"]]
         command += ["--output", str(folder / "evaluation"), "--set", f"checkpoint={model / 'model.pt'}"]
-        command += _accepted(bundle / "configs" / "evaluate.json", overrides)
+        command += _accepted(bundle / "configs" / "evaluate.json", {**overrides, **self.protocol.get("evaluate", {})})
         run_command(f"{name}: evaluate", command, log=folder / "evaluation.log")
 
 
@@ -105,17 +130,6 @@ def _accepted(config: Path, overrides: dict[str, Any]) -> list[str]:
     private = {"dataset_dir", "output_dir", "seed", "device", "split_file"}
     kept = {key: value for key, value in overrides.items() if key.split("#")[0] in known and key not in private}
     return [part for key, value in kept.items() for part in ("--set", f"{key}={json.dumps(value)}")]
-
-
-def resolved(variants: dict[str, Any], name: str) -> dict[str, Any]:
-    """A variant with what it takes over from the one that it is ``like``; its own values win, at any depth."""
-    own = {key: value for key, value in variants[name].items() if key != "like"}
-    return _merged(resolved(variants, variants[name]["like"]), own) if "like" in variants[name] else own
-
-
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    both = {key for key, value in over.items() if isinstance(value, dict) and isinstance(base.get(key), dict)}
-    return {**base, **over, **{key: _merged(base[key], over[key]) for key in both}}
 
 
 def chosen(plan: dict[str, Any], only: list[str], seeds: list[int]) -> Iterator[tuple[str, int]]:
@@ -140,18 +154,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/compare"), help="folder (default: runs/compare)")
     parser.add_argument("--plan", type=Path, default=PLAN, help="protocol and variants (JSON)")
+    parser.add_argument("--anatomy", help="folder of brain label maps, for compare_realistic.json")
     parser.add_argument("--only", nargs="*", default=[], help="variants or suites (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--processes", type=int, default=1, help="runs at a time, one thread each")
     parser.add_argument("--dry-run", action="store_true", help="print the runs and stop")
     arguments = parser.parse_args()
-    plan = json.loads(arguments.plan.read_text())
+    plan = load_plan(arguments.plan)
     jobs = list(chosen(plan, arguments.only, arguments.seeds))
     if arguments.dry_run:
         print("\n".join(f"{variant} seed {seed}" for variant, seed in jobs))
         return
     os.environ["OMP_NUM_THREADS"] = "1"  # runs side by side share the cores; threads that wait would spin
-    comparison = Comparison(arguments.output.resolve(), plan)
+    comparison = Comparison(arguments.output.resolve(), plan, arguments.anatomy and os.path.abspath(arguments.anatomy))
     comparison.prepare()
     failed = []
     with ThreadPoolExecutor(arguments.processes) as pool:

@@ -1,10 +1,11 @@
-"""Tables and figures of a comparison: fills the marked blocks of ``docs/results/phantom*.md`` from the runs.
+"""Tables and figures of a comparison: fills the marked blocks of its pages in ``docs/results`` from the runs.
 
     python pipelines/compare_methods_table.py --runs runs/compare
 
-What the runs measured is added to ``docs/results/phantom_records`` first, from which the pages are filled; so a run
-that was made once, on whatever machine, stays in the tables. What stands between ``<!-- KIND: SUITE -->`` and
-``<!-- end -->`` is replaced; KIND is ``scores``, ``differences``, ``subsets``, ``gap`` or ``figure``. The words around
+What the runs measured is added to the plan's records (``docs/results/phantom_records``) first, from which its pages
+(``docs/results/phantom*.md``) are filled; so a run that was made once, on whatever machine, stays in the tables. What
+stands between ``<!-- KIND: SUITE -->`` and ``<!-- end -->`` is replaced; KIND is ``scores``, ``differences``,
+``distances``, ``subsets``, ``gap`` or ``figure``. The words around
 the blocks are written by people. Runs that are not finished are left out, and the tables say of how many seeds they
 speak.
 """
@@ -12,7 +13,6 @@ speak.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from medmap_monai.metrics.bootstrap import bootstrap_interval
+from medmap_monai.recipes.comparison_plan import load_plan
 from medmap_monai.recipes.comparison_records import ComparisonRecords, read_records, read_runs, write_records
 from medmap_monai.report.figure_style import figure_style, save_figure
 from medmap_monai.utils.class_colours import BLUE, INK
@@ -60,6 +61,7 @@ class Results:
             raise ValueError("no finished run; run pipelines/compare_methods.py first")
         self.plan = plan
         self.table = records.dice()
+        self.distances = records.hd95()
         self.measured_gap = records.gap
         self.regions = list(dict.fromkeys(self.table["region"]))
         self.runs = dict(iter(self.table.groupby("variant")))
@@ -129,6 +131,23 @@ def differences(results: Results, suite: dict[str, Any]) -> str:
     return markdown(["difference", *groups], rows)
 
 
+def distances(results: Results, suite: dict[str, Any]) -> str:
+    """HD95 (mm) per region over all subsets, and over the complete ones: mean and deviation over seeds."""
+    rows = []
+    most = results.distances["modalities"].max()
+    for variant in suite["variants"]:
+        runs = results.distances[results.distances["variant"] == variant]
+        if runs.empty:
+            continue
+        cells = []
+        for part in (runs, runs[runs["modalities"] == most]):
+            means = part.groupby(["region", "seed"])["hd95"].mean()
+            cells += [spread(means[region].tolist()) for region in results.regions]
+        rows.append([title(results.plan, variant), str(runs["seed"].nunique()), *cells])
+    header = [f"{region}, {which}" for which in ("all", "complete") for region in results.regions]
+    return markdown(["HD95 (mm)", "seeds", *header], rows)
+
+
 def subsets(results: Results, suite: dict[str, Any]) -> str:
     """One row per subset, regions separated by slashes; mean over cases and seeds."""
     variants = [v for v in suite["variants"] if results.seeds(v)]
@@ -185,8 +204,8 @@ def figure(results: Results, suite: dict[str, Any], name: str, page: Path) -> st
         first.set_ylim(len(variants) - 0.5, -0.5)
         drawn.supxlabel("Dice (%), dots: seeds, line: their mean", fontsize=9)
         drawn.tight_layout(w_pad=2.0)
-    text = f"{suite['title']}: mean Dice per seed and group of subsets, phantom cohort"
-    saved = save_figure(drawn, page.parent.parent / "images", f"phantom_{name}", text)
+    text = f"{suite['title']}: mean Dice per seed and group of subsets, {plan['protocol']['data_name']}"
+    saved = save_figure(drawn, page.parent.parent / "images", f"{plan['results']}_{name}", text)
     return f"![{text}](../images/{saved.png.name})\n"
 
 
@@ -210,6 +229,7 @@ TABLES: dict[str, Callable[[Results, dict[str, Any]], str]] = {
     "differences": differences,
     "subsets": subsets,
     "gap": gap,
+    "distances": distances,
 }
 
 
@@ -248,18 +268,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="folder of the comparison")
     parser.add_argument("--plan", type=Path, default=PLAN, help="protocol and variants (JSON)")
-    pages = sorted(RESULTS.glob("phantom*.md"))
-    parser.add_argument("--page", type=Path, nargs="+", default=pages, help="pages to fill (default: docs/results)")
-    parser.add_argument("--records", type=Path, default=RESULTS / "phantom_records", help="what earlier runs measured")
+    parser.add_argument("--page", type=Path, nargs="+", help="pages to fill (default: those of the plan)")
+    parser.add_argument("--records", type=Path, help="what earlier runs measured (default: those of the plan)")
     parser.add_argument("--suites", nargs="*", default=[], help="fill the blocks of these suites only")
     arguments = parser.parse_args()
-    records = read_records(arguments.records).updated(read_runs(arguments.runs))
+    plan = load_plan(arguments.plan)
+    folder = arguments.records or RESULTS / f"{plan['results']}_records"
+    pages = arguments.page or sorted(RESULTS.glob(f"{plan['results']}*.md"))
+    records = read_records(folder).updated(read_runs(arguments.runs))
     try:
-        results = Results(records, json.loads(arguments.plan.read_text()))
-        numbers = {page: fill(page, results, arguments.suites) for page in arguments.page}
+        results = Results(records, plan)
+        numbers = {page: fill(page, results, arguments.suites) for page in pages}
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    write_records(records, arguments.records)
+    write_records(records, folder)
     for page, number in numbers.items():
         print(f"{number} blocks of {page} filled")
 

@@ -48,6 +48,13 @@ NOT_RUN = {
     "python pipelines/compare_methods_table.py --runs runs/compare": (
         "needs those runs; tests/pipelines/test_compare_methods.py fills a page from runs of its own"
     ),
+    "python pipelines/compare_methods.py --plan pipelines/compare_realistic.json --anatomy ANATOMY "
+    "--output runs/realistic --only imbalanced": (
+        "hours; tests/pipelines/test_compare_methods.py makes the smallest run"
+    ),
+    "python pipelines/compare_methods_table.py --plan pipelines/compare_realistic.json --runs runs/realistic": (
+        "needs those runs; tests/pipelines/test_compare_methods.py makes the tables of a run of its own"
+    ),
     "python pipelines/reproduce_passion.py --data BraTS2020": (
         "days on a GPU; tests/pipelines/test_reproduce.py runs the script with --phantom"
     ),

@@ -81,7 +81,7 @@ def write_synthetic_cohort(
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".tmp-", suffix=f"-{target.name}", dir=target.parent))
     kinds = {}
-    details = _details(chosen, table["name"], anatomy, cases, spacing, seed, first_case)
+    details = _details(chosen, table["name"], anatomy, cases, spacing, seed, first_case, anatomies)
     try:
         for done, (number, case_id) in enumerate(enumerate(recipe.kept, start=first_case), start=1):
             file = files[number % len(files)]
@@ -112,6 +112,8 @@ def ensure_synthetic_cohort(
     edition: str | Edition = "brats2020",
     priors: str | os.PathLike[str] = "default",
     seed: int = 0,
+    first_case: int = 0,
+    anatomies: tuple[int, int] | None = None,
 ) -> Path:
     """The folder of such a cohort, written first if it is not there. Arguments as :func:`write_synthetic_cohort`.
 
@@ -121,7 +123,9 @@ def ensure_synthetic_cohort(
     target = Path(folder)
     if not target.exists() or not any(target.iterdir()):
         try:
-            return write_synthetic_cohort(target, anatomy, cases, spacing, edition, priors, seed)
+            return write_synthetic_cohort(
+                target, anatomy, cases, spacing, edition, priors, seed, first_case, anatomies=anatomies
+            )
         except OSError:
             if not target.exists():
                 raise  # otherwise another process was faster
@@ -129,7 +133,9 @@ def ensure_synthetic_cohort(
         found = json.loads((target / MARKER_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = {}
-    wanted = _details(get_edition(edition), load_priors(priors)["name"], anatomy, cases, spacing, seed, 0)
+    wanted = _details(
+        get_edition(edition), load_priors(priors)["name"], anatomy, cases, spacing, seed, first_case, anatomies
+    )
     other = [key for key, value in wanted.items() if found.get(key) != value]
     if other:
         raise ValueError(f"{target} holds something else (differs in {', '.join(other)}); delete it or choose another")
@@ -144,6 +150,7 @@ def _details(
     spacing: float,
     seed: int,
     first_case: int,
+    anatomies: tuple[int, int] | None,
 ) -> dict[str, Any]:
     return {
         "notice": "SYNTHETIC. Computed from label maps of brains; no patient with a tumour was imaged.",
@@ -152,6 +159,7 @@ def _details(
         "edition": str(edition),
         "priors": priors,
         "anatomy": Path(anatomy).name,
+        **({} if anatomies is None else {"anatomies": f"{anatomies[0]}-{anatomies[1]}"}),
         "cases": cases,
         "spacing": spacing,
         "seed": seed,

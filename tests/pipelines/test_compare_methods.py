@@ -11,8 +11,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from monai.bundle import ConfigParser
 
+from medmap_monai.methods.base import Method
+from medmap_monai.recipes.comparison_plan import load_plan, resolved
 from medmap_monai.recipes.comparison_records import read_records, read_runs
+from medmap_monai.synthesis.phantom_anatomy import ensure_phantom_anatomy
+from medmap_monai.utils.synthetic import MARKER_FILE
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 CLASSES = {"WT": [1, 2, 3], "ET": [3], "ETpp": [3]}
@@ -32,8 +37,8 @@ compare = load("compare_methods")
 tables = load("compare_methods_table")
 
 
-def plan() -> dict[str, Any]:
-    return json.loads((PIPELINES / "compare_methods.json").read_text())
+def plan(name: str = "compare_methods") -> dict[str, Any]:
+    return load_plan(PIPELINES / f"{name}.json")
 
 
 def write_run(folder: Path, variant: str, seed: int, dice: dict[tuple[str, str, str], float]) -> None:
@@ -52,6 +57,8 @@ def write_run(folder: Path, variant: str, seed: int, dice: dict[tuple[str, str, 
 
 def small_plan() -> dict[str, Any]:
     return {
+        "results": "phantom",
+        "protocol": {"data_name": "phantom cohort"},
         "groups": {"all": {}, "1 modality": {"at_most": 1}, "complete": {"at_least": 2}, "T2": {"of": ["t2"]}},
         "variants": {"a": {"title": "A"}, "b": {"title": "B"}},
         "suites": {"both": {"title": "two methods", "variants": ["a", "b"], "pairs": [["a", "b"]]}},
@@ -73,14 +80,40 @@ def results(tmp_path: Path) -> Any:
     return tables.Results(read_runs(tmp_path), small_plan())
 
 
-def test_every_variant_of_the_plan_is_a_bundle_and_every_suite_names_variants() -> None:
-    content = plan()
-    for variant in [compare.resolved(content["variants"], name) for name in content["variants"]]:
+@pytest.mark.parametrize("name", ["compare_methods", "compare_realistic"])
+def test_every_variant_of_the_plan_is_a_bundle_and_every_suite_names_variants(name: str) -> None:
+    content = plan(name)
+    for variant in [resolved(content["variants"], name) for name in content["variants"]]:
         assert (PIPELINES.parent / "bundles" / variant["bundle"] / "configs" / "phantom.json").is_file()
         assert variant["title"]
     for suite in content["suites"].values():
         named = {*suite["variants"], *(name for pair in suite["pairs"] for name in pair)}
         assert named <= set(content["variants"])
+
+
+def test_every_variant_of_the_realistic_suites_is_a_method(tmp_path: Path) -> None:
+    """Its settings, merged over the bundle as a run does it, make the method; its data are not opened."""
+    content = plan("compare_realistic")
+    named = {name for suite in content["suites"].values() for name in suite["variants"]}
+    modalities = ["flair", "t1ce", "t1", "t2"]
+    counts = {
+        "_target_": "medmap_monai.methods.case_counts.CaseCounts",
+        "modalities": modalities,
+        "total": 5,
+        "per_modality": [3, 3, 4, 2],
+    }
+    for name in sorted(named):
+        variant = resolved(content["variants"], name)
+        bundle = PIPELINES.parent / "bundles" / variant["bundle"]
+        overrides = {**content["protocol"]["overrides"], **variant["overrides"], "cases": counts}
+        settings = tmp_path / f"{name}.json"
+        settings.write_text(json.dumps(overrides))
+        parser = ConfigParser()
+        parser.read_config([str(bundle / "configs" / f) for f in ("train.json", "phantom.json")] + [str(settings)])
+        if "cases" in (inner := overrides.get("method#method", {})):
+            parser.set(counts, "method#method#cases")
+            assert inner["_target_"].endswith("Passion")
+        assert isinstance(parser.get_parsed_content("method"), Method), name
 
 
 def test_runs_go_seed_by_seed_and_a_shared_variant_once() -> None:
@@ -114,7 +147,7 @@ def test_a_variant_takes_over_from_the_one_that_it_is_like() -> None:
         "c": {"like": "b", "title": "C", "overrides": {"mode": "idt"}},
     }
     expected = {"net": {"width": 4, "depth": 1}, "mode": "idt"}
-    assert compare.resolved(variants, "c") == {"bundle": "x", "title": "C", "overrides": expected, "features": {}}
+    assert resolved(variants, "c") == {"bundle": "x", "title": "C", "overrides": expected, "features": {}}
     assert variants["a"]["overrides"]["net"] == {"width": 2, "depth": 1}
 
 
@@ -222,6 +255,32 @@ def test_a_run_is_made_once_and_an_interrupted_comparison_goes_on(
     assert len(tables.gap(found, {**suite, "gap_levels": ["level1"]}).splitlines()) == 3
 
 
+def test_the_realistic_protocol_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest real run on synthetic studies: other label maps in training and test, other priors, HD95 kept."""
+    content = plan("compare_realistic")
+    content["protocol"].update(train_cases=15, val_cases=1, test_cases=1, spacing=5.0)
+    content["protocol"].update(train_anatomies=[1, 2], test_anatomies=[3, 3])
+    narrow = {"network_def#channels": [2, 4], "network_def#deep_supervision": 0}
+    content["protocol"]["overrides"] = {"epochs": 1, "batch_size": 8, "learning_rate": 0.001, "roi_size": [16, 16, 16]}
+    content["variants"]["idt"]["overrides"].update(narrow)
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    arguments = ["compare", "--output", str(tmp_path / "runs"), "--plan", str(tmp_path / "plan.json"), "--only", "idt"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--seeds", "0"])
+    with pytest.raises(SystemExit, match="--anatomy"):
+        compare.main()
+    anatomy = ensure_phantom_anatomy(tmp_path / "anatomy")
+    monkeypatch.setattr(sys, "argv", [*arguments, "--seeds", "0", "--anatomy", anatomy])
+    compare.main()
+    marks = [json.loads((tmp_path / "runs" / name / MARKER_FILE).read_text()) for name in ("train", "test")]
+    assert [mark["anatomies"] for mark in marks] == ["1-2", "3-3"]
+    assert [mark["priors"] for mark in marks] == ["default", "shifted"]
+    found = tables.Results(read_runs(tmp_path / "runs"), content)
+    assert found.seeds("idt") == [0]
+    assert "| IDT | 1 |" in tables.distances(found, content["suites"]["imbalanced"])
+    assert found.distances["modalities"].max() == 4
+    assert (found.distances["hd95"] >= 0).all()
+
+
 @pytest.mark.parametrize("page", sorted(tables.RESULTS.glob("phantom*.md")), ids=lambda page: page.stem)
 def test_the_published_tables_are_those_of_the_records(page: Path) -> None:
     found = tables.Results(read_records(tables.RESULTS / "phantom_records"), plan())
@@ -235,7 +294,7 @@ def test_the_published_tables_are_those_of_the_records(page: Path) -> None:
 def test_no_aligned_run_rests_on_a_default_of_its_bundle() -> None:
     """Recorded numbers keep their meaning when a bundle's default changes."""
     variants = plan()["variants"]
-    settings = {name: compare.resolved(variants, name) for name in variants}
+    settings = {name: resolved(variants, name) for name in variants}
     aligned = {
         name: found["overrides"]
         for name, found in settings.items()

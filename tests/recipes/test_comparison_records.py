@@ -9,6 +9,7 @@ import pandas as pd
 
 from medmap_monai.engines.encoder_features import EncoderFeatures, gap_per_level, save_features
 from medmap_monai.recipes.comparison_records import (
+    DISTANCES_FILE,
     GAP_FILE,
     SCORES_FILE,
     ComparisonRecords,
@@ -22,7 +23,8 @@ def records(variant: str, seed: int, dice: float) -> ComparisonRecords:
     keys = {"variant": [variant] * 2, "seed": [seed] * 2}
     scores = pd.DataFrame({**keys, "case_id": ["c1", "c2"], "0:t2:WT": [dice, 50.25], "3:t1+t2:WT": [70.0, 80.0]})
     gap = pd.DataFrame({**keys, "level": ["level0", "level1"], "cka": [0.5, 0.25]})
-    return ComparisonRecords(scores, gap)
+    distances = pd.DataFrame({**keys, "case_id": ["c1", "c2"], "0:t2:WT": [9.5, 3.0], "3:t1+t2:WT": [1.0, 2.5]})
+    return ComparisonRecords(scores, gap, distances)
 
 
 def test_written_and_read_back_with_the_same_bytes(tmp_path: Path) -> None:
@@ -31,8 +33,10 @@ def test_written_and_read_back_with_the_same_bytes(tmp_path: Path) -> None:
     found = read_records(tmp_path / "one")
     pd.testing.assert_frame_equal(found.scores, written.scores)
     pd.testing.assert_frame_equal(found.gap, written.gap)
+    pd.testing.assert_frame_equal(found.distances, written.distances)
+    assert found.hd95().set_index(["case_id", "subset"])["hd95"].to_dict()["c2", "t1+t2"] == 2.5
     write_records(found, tmp_path / "two")
-    for name in (SCORES_FILE, GAP_FILE):
+    for name in (SCORES_FILE, GAP_FILE, DISTANCES_FILE):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 

@@ -1,0 +1,30 @@
+"""The plan of a comparison of methods: protocol, groups of subsets, suites and variants, as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def load_plan(path: Path) -> dict[str, Any]:
+    """A plan; with ``base`` everything that it does not say comes from the plan of that name beside it.
+
+    Variants of both are kept, its own win.
+    """
+    plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if "base" not in plan:
+        return plan
+    base = load_plan(path.parent / plan.pop("base"))
+    return {**base, **plan, "variants": {**base["variants"], **plan.get("variants", {})}}
+
+
+def resolved(variants: dict[str, Any], name: str) -> dict[str, Any]:
+    """A variant with what it takes over from the one that it is ``like``; its own values win, at any depth."""
+    own = {key: value for key, value in variants[name].items() if key != "like"}
+    return _merged(resolved(variants, variants[name]["like"]), own) if "like" in variants[name] else own
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = {key for key, value in over.items() if isinstance(value, dict) and isinstance(base.get(key), dict)}
+    return {**base, **over, **{key: _merged(base[key], over[key]) for key in both}}
