@@ -1,4 +1,4 @@
-"""The grid on which all sequences of a study meet, and what is a head or a brain on it."""
+"""The grid on which all sequences of a study meet."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from itertools import product
 import nibabel as nib
 import numpy as np
 
-from medmap_monai.clinical.skull_strip import BRAIN_ML
 from medmap_monai.clinical.volume import Volume
+from medmap_monai.transforms.background import foreground, is_brain_alone
 
 SPACING_MM = 1.0
 ORIENTATION = "LPS"  # of the BraTS editions; networks turn what they load to the orientation they were trained with
 _MARGIN_MM = 6.0
-_EDGE_SHARE = 0.02  # of the outermost voxels that may be tissue in an image without skull: brains cut at the top
+_FIELD_MM = (80.0, 600.0)  # longest side of an image of a head: an infant's, and more than the bore of a scanner
 
 
 def isotropic_grid(volume: Volume, orientation: str = ORIENTATION, spacing: float = SPACING_MM) -> Volume:
@@ -49,6 +49,18 @@ def isotropic_grid(volume: Volume, orientation: str = ORIENTATION, spacing: floa
     return Volume(np.zeros(tuple(shape), np.float32), affine)
 
 
+def field_problem(volume: Volume) -> str:
+    """Why the size of the field of view (mm) is no head's; an empty text when it is.
+
+    A header in other units, or without voxel sizes, would otherwise be searched for a head of metres.
+    """
+    extent = np.asarray(volume.data.shape) * np.asarray(volume.spacing)
+    if _FIELD_MM[0] <= float(extent.max()) <= _FIELD_MM[1]:
+        return ""
+    sides = " x ".join(f"{side:.4g}" for side in extent)
+    return f"it is {sides} mm large by its header, which no image of a head is: is the voxel size right?"
+
+
 def crop_to(volume: Volume, mask: np.ndarray, margin: float = _MARGIN_MM) -> tuple[slice, slice, slice]:
     """The box around ``mask`` with a margin in mm, cut at the volume's edges."""
     box = []
@@ -66,29 +78,12 @@ def cropped(volume: Volume, box: Sequence[slice]) -> Volume:
     return Volume(np.ascontiguousarray(volume.data[tuple(box)]), affine)
 
 
-def foreground(volume: Volume) -> np.ndarray:
-    """bool (X, Y, Z): voxels that differ from the value in the corners, where there is one; all of them otherwise."""
-    corners = volume.data[:: volume.data.shape[0] - 1, :: volume.data.shape[1] - 1, :: volume.data.shape[2] - 1]
-    values, counts = np.unique(corners, return_counts=True)
-    background = values[counts.argmax()]
-    return np.asarray(volume.data != background)
-
-
-def is_without_skull(volume: Volume) -> bool:
-    """Whether a brain alone is shown: constant background reaches the edges, and no more than a brain is left."""
-    shown = foreground(volume)
-    edges = [np.take(shown, index, axis=axis) for axis in range(3) for index in (0, -1)]
-    at_edge = sum(int(edge.sum()) for edge in edges) / sum(edge.size for edge in edges)
-    millilitres = float(shown.sum()) * volume.voxel_ml
-    return at_edge <= _EDGE_SHARE and 0 < millilitres <= BRAIN_ML[1]
-
-
 def is_prepared(volumes: Sequence[Volume]) -> bool:
     """Whether nothing is left to do: one isotropic grid of about 1 mm, no skull, brains that lie upon each other."""
     first = volumes[0]
     if any(abs(step - SPACING_MM) > 0.02 for step in first.spacing):
         return False
-    if not all(volume.same_grid(first) and is_without_skull(volume) for volume in volumes):
+    if not all(volume.same_grid(first) and is_brain_alone(volume.data, volume.affine) for volume in volumes):
         return False
-    shown = [foreground(volume) for volume in volumes]
+    shown = [foreground(volume.data) for volume in volumes]
     return all(2 * (s & shown[0]).sum() / (s.sum() + shown[0].sum()) >= 0.9 for s in shown)

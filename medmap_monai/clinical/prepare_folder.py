@@ -268,7 +268,7 @@ def _record(
         "left_out": [{"image": label, "reason": reason} for label, reason in choice.left_out],
         "unclear": [{"image": label, "reason": reason} for label, reason in choice.unclear],
         "warnings": prepared.warnings,
-        "notes": list(choice.notes),
+        "notes": [*choice.notes, *prepared.notes],
         "seconds": prepared.seconds,
     }
 

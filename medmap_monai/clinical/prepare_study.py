@@ -17,19 +17,19 @@ from medmap_monai.clinical.grid import (
     SPACING_MM,
     crop_to,
     cropped,
-    foreground,
+    field_problem,
     is_prepared,
-    is_without_skull,
     isotropic_grid,
 )
 from medmap_monai.clinical.read_image import read_image
 from medmap_monai.clinical.register import Registration, RegistrationError, register_rigid
 from medmap_monai.clinical.skull_strip import SKULL_STRIPPERS, find_brain
 from medmap_monai.clinical.volume import Volume
+from medmap_monai.transforms.background import find_background, foreground, is_brain_alone, without_background
 
 #: images that are preferred where several serve as well: as the one that stays, and to find the brain on
 REFERENCE_ORDER = ("t1ce", "t1", "flair", "t2")
-BRAIN_ORDER = ("t1", "t1ce", "t2", "flair")
+BRAIN_ORDER = ("t1", "t1ce", "flair", "t2")  # by what deepbet makes of them: docs/reference/prepare.md
 AUTO, NONE = "auto", "none"
 
 Progress = Callable[[str], None]
@@ -67,7 +67,8 @@ class PreparedImages(NamedTuple):
 
     volumes: modality -> prepared image; empty when ``passed_through``.
     mask: brain on the same grid; None when no brain was looked for.
-    registrations: modality -> where it lay (not the reference). originals: modality -> image as it was.
+    registrations: modality -> where it lay (not the reference).
+    originals: modality -> image as it was, but for its background, which is zero.
     """
 
     volumes: dict[str, Volume]
@@ -77,6 +78,7 @@ class PreparedImages(NamedTuple):
     originals: dict[str, Volume]
     skull: dict[str, Any]
     warnings: list[str]
+    notes: list[str]
     passed_through: bool
     seconds: dict[str, float]
 
@@ -106,7 +108,12 @@ def prepare_images(choice: Choice, options: PrepareOptions, progress: Progress =
         clock.stop()
         reference = next(iter(originals))
         skull = {"tool": NONE, "reason": "the images show a brain alone"}
-        return PreparedImages({}, None, reference, {}, originals, skull, [], True, clock.seconds)
+        return PreparedImages({}, None, reference, {}, originals, skull, [], [], True, clock.seconds)
+    for modality, volume in originals.items():
+        problem = field_problem(volume)
+        if problem:
+            raise PrepareError(f"{modality}: {choice.images[modality].label}: {problem}")
+    originals, notes = _with_background_zero(originals)
     reference = best_reference(originals)
     registrations, warnings = _register(reference, originals, options, clock)
     clock("resample")
@@ -126,7 +133,20 @@ def prepare_images(choice: Choice, options: PrepareOptions, progress: Progress =
         if seen < 0.9:
             warnings.append(f"{modality} shows only {seen:.0%} of the brain")
     clock.stop()
-    return PreparedImages(kept, brain, reference, registrations, originals, skull, warnings, False, clock.seconds)
+    return PreparedImages(
+        kept, brain, reference, registrations, originals, skull, warnings, notes, False, clock.seconds
+    )
+
+
+def _with_background_zero(originals: Mapping[str, Volume]) -> tuple[dict[str, Volume], list[str]]:
+    """Images whose padding is 0, which is what interpolation fills in beyond them; and what to tell."""
+    zeroed, notes = dict(originals), []
+    for modality, volume in originals.items():
+        found = find_background(volume.data)
+        if found is not None and found.value != 0:
+            zeroed[modality] = Volume(without_background(volume.data, found.value), volume.affine)
+            notes.append(f"{modality}: {found.note}")
+    return zeroed, notes
 
 
 def best_reference(originals: Mapping[str, Volume]) -> str:
@@ -189,13 +209,13 @@ def _brain(
     clock: _Clock,
     warnings: list[str],
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    bare = {modality for modality in volumes if is_without_skull(originals[modality])}
+    bare = {m for m in volumes if is_brain_alone(originals[m].data, originals[m].affine)}
     if options.skull_strip == NONE or (options.skull_strip == AUTO and bare):
         on = sorted(bare) or sorted(volumes)
         mask = np.zeros(next(iter(volumes.values())).data.shape, dtype=bool)
         for modality in on:
             own = originals[modality]
-            shown = Volume(foreground(own).astype(np.float32), own.affine)
+            shown = Volume(foreground(own.data).astype(np.float32), own.affine)
             to_own = registrations[modality].matrix if modality in registrations else None
             seen = volumes[modality]
             mask |= shown.on_grid(seen.data.shape, seen.affine, to_own) > 0.5

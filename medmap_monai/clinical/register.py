@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 import SimpleITK as sitk
 
+from medmap_monai.clinical.grid import field_problem
 from medmap_monai.clinical.volume import Volume, rigid_to_matrix, to_itk
 
 BINS = 48
@@ -81,7 +82,8 @@ def register_rigid(reference: Volume, moving: Volume, seed: int = 0) -> Registra
         seed: of the random samples.
 
     Raises:
-        RegistrationError: the images have too little in common, hardly overlap, or the movement is implausible.
+        RegistrationError: the images have too little in common, hardly overlap, the movement is implausible, or an
+            image is no head's by its size.
     """
     found = _found(reference, moving, seed)
     problem = _problem(found)
@@ -91,6 +93,10 @@ def register_rigid(reference: Volume, moving: Volume, seed: int = 0) -> Registra
 
 
 def _found(reference: Volume, moving: Volume, seed: int) -> Registration:
+    for which, volume in (("the reference", reference), ("the image", moving)):
+        problem = field_problem(volume)
+        if problem:
+            raise RegistrationError(f"{which}: {problem}")
     fixed, movable = _search_image(reference), _search_image(moving)
     starts = _starts(fixed, movable)
     coarse = []

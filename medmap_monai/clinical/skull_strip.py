@@ -14,9 +14,10 @@ import numpy as np
 
 from medmap_monai.clinical.extras import need
 from medmap_monai.clinical.volume import Volume, read_nifti, write_nifti
+from medmap_monai.transforms.background import LARGEST_BRAIN_ML
 
 #: ml; smaller or larger is no brain: infants have 400 ml, the largest adult brains with tumour 1.9 l
-BRAIN_ML = (400.0, 2200.0)
+BRAIN_ML = (400.0, LARGEST_BRAIN_ML)
 
 
 class SkullStripError(ValueError):
@@ -87,7 +88,8 @@ class CommandSkullStripper(SkullStripper):
         program = shutil.which(self.command)
         if program is None:
             raise SkullStripError(
-                f"{self.name} is not installed (no command {self.command!r}); --skull-strip deepbet needs none"
+                f"{self.name} is not installed (no command {self.command!r}); --skull-strip deepbet needs only the "
+                "extra 'skullstrip' (pip install 'medmap-monai[skullstrip]')"
             )
         with tempfile.TemporaryDirectory(prefix="medmap-") as folder:
             given, mask = Path(folder) / "head.nii.gz", Path(folder) / "mask.nii.gz"

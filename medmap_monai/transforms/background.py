@@ -11,6 +11,7 @@ _LEAST_SHARE = 0.05  # of the volume; less is no background but a few equal voxe
 _CORNERS = 6  # of eight that must hold the constant; one or two may lie in tissue
 _WHOLE = 0.95  # share of the volume from which on there is no background at all
 _LEAST_FIELD_ML = 500.0  # a smaller field of view cannot hold a brain with air around it
+_EDGE_SHARE = 0.02  # of the outermost voxels that may show something in a brain alone: brains are cut at top and bottom
 
 
 class Cleaned(NamedTuple):
@@ -92,3 +93,25 @@ def why_not_stripped(data: np.ndarray, affine: np.ndarray) -> str | None:
     if share > _WHOLE and data.size * voxel_ml > _LEAST_FIELD_ML:
         return f"has no background ({share:.0%} of its {data.size * voxel_ml:.0f} ml show something)"
     return None
+
+
+def foreground(data: np.ndarray) -> np.ndarray:
+    """bool, shape of ``data``: voxels that are not background; all of them where there is none."""
+    found = find_background(data)
+    if found is None:
+        return np.ones(data.shape, dtype=bool)
+    return np.asarray(data != data.dtype.type(found.value))
+
+
+def is_brain_alone(data: np.ndarray, affine: np.ndarray) -> bool:
+    """Whether a volume, whatever its background, surely shows a brain without skull.
+
+    :func:`why_not_stripped` finds what surely is none. Between the two lie slabs and small heads: they are read where
+    brains are expected, and ``medmap prepare`` looks for the brain in them. What tells these from a brain is the edge
+    of the volume, which a neck or a slab reaches.
+    """
+    shown = foreground(data)
+    if not shown.any() or why_not_stripped(shown, affine) is not None:
+        return False
+    edges = [np.take(shown, index, axis=axis) for axis in range(shown.ndim) for index in (0, -1)]
+    return sum(int(edge.sum()) for edge in edges) <= _EDGE_SHARE * sum(edge.size for edge in edges)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from medmap_monai.clinical.prepare_folder import PreparedStudy, prepare_folder
+from medmap_monai.clinical.choose import Choice, choose_images
+from medmap_monai.clinical.find_studies import find_studies
+from medmap_monai.clinical.prepare_study import PreparedImages, PrepareOptions, prepare_images
 from medmap_monai.clinical.volume import Volume
-from tests.clinical.real_study import native_files
+from tests.clinical.real_study import OtherPreprocessing, native_files, remembered
 from tests.clinical.scanner import native_head
 
 
@@ -23,24 +26,37 @@ def heads(phantom_cohort: Path) -> dict[str, Volume]:
 
 @dataclass(frozen=True)
 class RealRun:
-    """The real study after ``prepare_folder``; seconds of processor time, and peak memory of the process in GB."""
+    """The real study, prepared; seconds of processor time, and peak memory of the process in GB."""
 
-    study: PreparedStudy
+    choice: Choice
+    prepared: PreparedImages
     seconds: float
     gigabytes: float
     steps: tuple[str, ...]
 
 
 @pytest.fixture(scope="session")
-def prepared_real(tmp_path_factory: pytest.TempPathFactory) -> RealRun:
-    """Takes about a minute; prepared once for all tests. Do not write into it."""
+def real_memory() -> Iterator[None]:
+    """For tests of the real study: what two of them register is registered once."""
+    with remembered():
+        yield
+
+
+@pytest.fixture(scope="session")
+def prepared_real(real_memory: None) -> RealRun:
+    """Takes most of a minute; prepared once for all tests."""
     pytest.importorskip("deepbet", reason="deepbet (extra 'skullstrip') is not installed")
-    folder = next(iter(native_files().values())).parent
+    (study,) = find_studies(next(iter(native_files().values())).parent)
+    choice = choose_images(study)
     steps: list[str] = []
     start = time.process_time()
-    output = tmp_path_factory.mktemp("real")
-    (study,) = prepare_folder(folder, output, progress=lambda name, step: steps.append(step))
+    prepared = prepare_images(choice, PrepareOptions(), steps.append)
     seconds = time.process_time() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    assert not study.error, study.error
-    return RealRun(study, seconds, memory, tuple(steps))
+    return RealRun(choice, prepared, seconds, memory, tuple(steps))
+
+
+@pytest.fixture(scope="session")
+def other_preprocessing(prepared_real: RealRun) -> OtherPreprocessing:
+    """Where another, public preprocessing put the native images."""
+    return OtherPreprocessing(prepared_real.prepared)

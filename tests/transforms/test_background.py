@@ -13,6 +13,7 @@ import torch
 
 from medmap_monai.data.studies import scan_studies
 from medmap_monai.data.study import ImageSource, Study, StudyError
+from medmap_monai.transforms.background import foreground, is_brain_alone, why_not_stripped
 from medmap_monai.transforms.load_study import LoadStudy
 from medmap_monai.transforms.pipelines import eval_transforms, inference_transforms
 from medmap_monai.transforms.restore import RestoreToOriginald, SaveLabelMap
@@ -183,3 +184,36 @@ def test_real_studies_are_accepted_or_refused() -> None:
     for resample in (False, True):
         with pytest.raises(StudyError, match=r"TCGA-FG-6692_native: .*fla.nii.gz: shows \d+ ml.*skull.*medmap prepare"):
             LoadStudy(MODALITIES, resample=resample)(native)
+
+
+def _ball(shape: tuple[int, int, int], radius: float, middle: float = 0.0) -> np.ndarray:
+    """A ball around the middle of the grid, or ``middle`` voxels below it; values as in an image."""
+    axes = np.indices(shape) - (np.array(shape).reshape(3, 1, 1, 1) - 1) / 2
+    axes[2] += middle
+    return np.where((axes**2).sum(axis=0) < radius**2, 100.0, 0.0) + 0.0
+
+
+@pytest.mark.parametrize(
+    ("data", "alone", "stripped"),
+    [
+        pytest.param(_ball((50, 50, 50), 16), True, True, id="a brain of 1.1 l in air"),
+        pytest.param(_ball((50, 50, 50), 16) - 1000, True, None, id="the same with another background"),
+        pytest.param(_ball((50, 50, 50), 16, 11), True, True, id="a brain that is cut at the bottom"),
+        pytest.param(_ball((60, 60, 60), 24), False, False, id="a head of 3.7 l"),
+        pytest.param(_ball((50, 50, 12), 20), False, True, id="a slab of a head"),
+        pytest.param(_ball((34, 34, 34), 19), False, True, id="a small head up to the edges"),
+        pytest.param(np.zeros((20, 20, 20)), False, True, id="nothing"),
+    ],
+)
+def test_what_is_a_brain_alone(data: np.ndarray, alone: bool, stripped: bool | None) -> None:
+    """Voxels of 4 mm. ``stripped``: what may be read as a brain; None where the background has to be found first."""
+    affine = np.diag([4.0, 4, 4, 1])
+    assert is_brain_alone(data, affine) is alone
+    if stripped is not None:
+        assert (why_not_stripped(data, affine) is None) is stripped
+
+
+def test_foreground_is_everything_where_there_is_no_background() -> None:
+    noise = np.random.default_rng(0).uniform(0, 9, (9, 9, 9))
+    assert foreground(noise).all()
+    assert np.array_equal(foreground(_ball((20, 20, 20), 6) - 3), _ball((20, 20, 20), 6) > 0)
