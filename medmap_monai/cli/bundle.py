@@ -144,28 +144,58 @@ def pack(
 
 
 @app.command()
+def record(
+    folder: Path = typer.Argument(..., help="Folder of the bundle, with its weights."),
+    summary: Path = typer.Option(..., help="summary.json of an evaluation of these weights."),
+) -> None:
+    """Keep in a bundle what an evaluation of its weights found: the expected Dice of every subset, and a picture.
+
+    `medmap predict` then tells what quality to expect, and packages and their cards show it. The picture needs label
+    maps (`medmap evaluate --keep-maps 3`) and the extra "report".
+
+    Example: medmap bundle record bundles/brats_starter --summary evaluation/summary.json
+    """
+    from medmap_monai.cli.errors import fail
+    from medmap_monai.zoo.bundle_folder import BundleFolder
+    from medmap_monai.zoo.record import record_evaluation
+
+    try:
+        files = record_evaluation(BundleFolder(folder), summary)
+    except (OSError, ValueError) as error:
+        fail(error)
+    typer.echo("\n".join(map(str, files)))
+
+
+@app.command()
 def index(
     folder: Path = typer.Argument(..., help="Folder with packages."),
     base_url: str | None = typer.Option(None, help="URL under which the folder will be served."),
-    recipes: bool = typer.Option(True, help="List the bundles of this installation without weights, too."),
+    installed: bool = typer.Option(
+        True,
+        "--installed/--no-installed",
+        help="Add the bundles of this installation: packed if they have weights, otherwise listed as recipes.",
+    ),
 ) -> None:
     """Make a folder of packages a zoo that any web server can serve: model_info.json, index.html, a card per bundle.
 
-    The pages open offline.
+    The bundles that came with this package are added. The pages open offline.
 
     Example: medmap bundle index zoo/
     """
     from medmap_monai.cli.errors import fail
     from medmap_monai.utils.find_bundle import known_bundles
     from medmap_monai.zoo.index import read_index, write_index
+    from medmap_monai.zoo.pack_installed import pack_installed
     from medmap_monai.zoo.zoo_page import write_pages
 
     try:
+        added = pack_installed(folder, known_bundles().values() if installed else ())
         path = write_index(folder, base_url)
-        listed = [bundle for bundle in known_bundles().values() if not (bundle / "models" / "model.pt").is_file()]
-        page = write_pages(folder, listed if recipes else (), base_url)
+        page = write_pages(folder, added.recipes, base_url)
     except (OSError, ValueError) as error:
         fail(error)
+    for note in added.notes:
+        typer.secho(note, fg=typer.colors.YELLOW, err=True)
     for entry in read_index(path.read_text(encoding="utf-8")):
         typer.echo(f"{entry.name} {entry.version}")
     typer.echo(f"{path}\n{page}")

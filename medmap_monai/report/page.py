@@ -15,7 +15,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from medmap_monai import __version__
-from medmap_monai.engines.case_maps import CaseMaps, read_case_maps
+from medmap_monai.engines.case_maps import CaseMaps
 from medmap_monai.engines.encoder_features import EncoderFeatures, load_features
 from medmap_monai.metrics.contribution import expected_gain
 from medmap_monai.report import display
@@ -32,8 +32,8 @@ from medmap_monai.report.figure_style import (
     save_figure,
 )
 from medmap_monai.report.heat_map import colour_shares, heat_map_figure
+from medmap_monai.report.kept_case import case_dice, kept_case, kept_case_figure
 from medmap_monai.report.main_table import MainTable, main_table, table_csv, table_latex
-from medmap_monai.report.qualitative_grid import qualitative_figure
 from medmap_monai.report.runs import BALANCE_FILE, FEATURES_FILE, TRAINING_FILE, EvaluationRun, check_comparable
 from medmap_monai.report.viewer_data import niivue_script, share_images, viewer_case
 from medmap_monai.utils.files import write_text
@@ -75,7 +75,7 @@ def write_report(
     page = Path(output)
     folder = page.with_name(page.stem + "_files")
     writer = _Writer(runs, folder)
-    cases = [_kept_case(run) for run in runs]
+    cases = [kept_case(run) for run in runs]
     context: dict[str, Any] = {
         "title": title or " vs ".join(run.name for run in runs),
         "version": __version__,
@@ -106,7 +106,7 @@ def write_report(
     if viewer:
         kept = [(run, maps) for run, maps in zip(runs, cases, strict=True) if maps is not None]
         budget = max(_LEAST_BUDGET, VIEWER_BUDGET - _RUN_BYTES * len(runs)) // max(1, len(kept))
-        packed = [viewer_case(maps, run.name, _case_dice(run, maps), budget) for run, maps in kept]
+        packed = [viewer_case(maps, run.name, case_dice(run, maps), budget) for run, maps in kept]
         context["viewer_cases"] = share_images(packed)
         context["niivue"] = niivue_script() if kept else None
     context["viewer_data"] = _json(context["viewer_cases"])
@@ -155,12 +155,7 @@ class _Writer:
         for run, maps in zip(self.runs, cases, strict=True):
             if maps is None:
                 continue
-            dice = _case_dice(run, maps)
-
-            def caption(subset: str, dice: Mapping[str, Mapping[str, float]] = dice) -> str:
-                return "  ".join(f"{region} {100 * value:.0f}" for region, value in dice[subset].items())
-
-            figure = qualitative_figure(maps, caption)
+            figure = kept_case_figure(run, maps)
             text = (
                 f"Segmentations of case {maps.case_id} from every subset beside the ground truth, Dice (%) below each"
             )
@@ -240,25 +235,6 @@ def _json(value: Any) -> Markup:
 
 def _slug(run: EvaluationRun) -> str:
     return "".join(c if c.isalnum() or c in "-." else "_" for c in run.name)
-
-
-def _kept_case(run: EvaluationRun) -> CaseMaps | None:
-    """The kept case with the median Dice, so that neither the best nor the worst one stands for all."""
-    paths = run.maps()
-    if not paths:
-        return None
-    dice = run.table[run.table["metric"] == MAIN_METRIC].groupby("case_id")["value"].mean()
-    cases = sorted((read_case_maps(path) for path in paths), key=lambda maps: (dice.get(maps.case_id, 0), maps.case_id))
-    return cases[len(cases) // 2]
-
-
-def _case_dice(run: EvaluationRun, maps: CaseMaps) -> dict[str, dict[str, float]]:
-    """Subset -> region -> Dice of one case; regions with post-processing are left out."""
-    plain = [name for name, region in run.summary["regions"].items() if not region["minimum_voxels"]]
-    table = run.table[(run.table["case_id"] == maps.case_id) & (run.table["metric"] == MAIN_METRIC)]
-    cells = zip(table["subset"], table["region"], table["value"].astype(float), strict=True)
-    values = {(subset, region): value for subset, region, value in cells}
-    return {s: {r: values[s, r] for r in plain if (s, r) in values} for s in maps.predictions}
 
 
 def _all_cases(runs: Sequence[EvaluationRun]) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 
 from medmap_monai.data.edition_file import EDITION_FILE, read_edition
 from medmap_monai.data.editions import EDITIONS, Edition, get_edition
-from medmap_monai.metrics.reliability import RELIABILITY_FILE, read_reliability
 from medmap_monai.modalities import SUBSET_SEPARATOR
 from medmap_monai.zoo.bundle_folder import BundleFolder
+from medmap_monai.zoo.record import measured
 
 RECIPE = "recipe, no weights"
 WITH_WEIGHTS = "real weights"
@@ -58,8 +58,7 @@ def bundle_row(folder: str | Path) -> BundleRow:
     channels = metadata["network_data_format"]["inputs"]["image"].get("channel_def", {})
     modalities = tuple(channels[key] for key in sorted(channels, key=int))
     weights = bundle.weights_file.is_file()
-    file = bundle.root / "models" / RELIABILITY_FILE
-    reliability = read_reliability(file) if weights and file.is_file() else None
+    reliability = measured(bundle)
     complete, worst = _expected(reliability, modalities)
     regions = tuple(complete) or _regions(bundle, modalities)
     synthetic = "synthetic" in str(metadata.get("training_data", metadata.get("data_source", ""))).lower()

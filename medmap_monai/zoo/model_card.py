@@ -8,12 +8,14 @@ from typing import Any
 import yaml
 
 _SYNTHETIC = (
-    "**These numbers come from a synthetic phantom cohort.** No patient was imaged. They show that the software "
+    "**These numbers come from synthetic studies.** No patient was imaged. They show that the software "
     "works; they say nothing about clinical performance."
 )
 
 
-def model_card(name: str, metadata: Mapping[str, Any], readme: str, license_text: str) -> str:
+def model_card(
+    name: str, metadata: Mapping[str, Any], readme: str, license_text: str, picture: str | None = None
+) -> str:
     """``README.md`` of the package: front matter for hubs, then :func:`card_body`.
 
     Args:
@@ -21,23 +23,25 @@ def model_card(name: str, metadata: Mapping[str, Any], readme: str, license_text
         metadata: of the release, see :func:`~medmap_monai.zoo.release_metadata.release_metadata`.
         readme: the bundle's ``docs/README.md``.
         license_text: the bundle's ``LICENSE``.
+        picture: path of a picture in the package.
     """
     image = metadata["network_data_format"]["inputs"]["image"]
+    shown = f"![One case, segmented from every subset of its modalities]({picture})\n\n" if picture else ""
     front: dict[str, Any] = {
         "license": license_identifier(license_text),
         "library_name": "monai",
         "pipeline_tag": "image-segmentation",
         "tags": ["monai", "medical", "segmentation", "missing-modalities", str(image.get("modality", "MR")).lower()],
     }
-    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n{card_body(name, metadata, readme)}"
+    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n{card_body(name, metadata, readme, shown)}"
 
 
-def card_body(name: str, metadata: Mapping[str, Any], readme: str) -> str:
-    """The bundle's own description, then what belongs to this release: use, results, package."""
+def card_body(name: str, metadata: Mapping[str, Any], readme: str, picture: str = "") -> str:
+    """The bundle's own description, then what belongs to this release: use, results with ``picture``, package."""
     scores = metadata["eval_metrics"]
     sections = {
         "Intended use": str(metadata.get("intended_use", "Research only; not a medical device.")),
-        "Results": results_table(scores) if scores else "This release has not been evaluated.",
+        "Results": picture + results_table(scores) if scores else "This release has not been evaluated.",
         "This release": _release(name, metadata),
     }
     return "\n\n".join([readme.rstrip(), *(f"## {title}\n{text}" for title, text in sections.items())]) + "\n"

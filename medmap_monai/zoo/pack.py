@@ -14,13 +14,14 @@ from monai.bundle import ConfigParser
 from monai.utils import look_up_option
 
 from medmap_monai.engines.training_checkpoint import load_model
-from medmap_monai.metrics.reliability import RELIABILITY_FILE, write_reliability
+from medmap_monai.metrics.reliability import RELIABILITY_FILE
 from medmap_monai.utils.files import atomic_path, file_sha256, write_text
 from medmap_monai.zoo.archive import write_archive
 from medmap_monai.zoo.bundle_folder import BundleFolder, load_json
 from medmap_monai.zoo.check import Status, check_bundle
 from medmap_monai.zoo.export import FORMATS, export_bundle, missing_packages
 from medmap_monai.zoo.model_card import card_body, model_card
+from medmap_monai.zoo.record import PICTURE, measured, record_evaluation, summary_of
 from medmap_monai.zoo.release_metadata import release_metadata
 from medmap_monai.zoo.safe_weights import read_state_dict
 
@@ -53,7 +54,8 @@ def pack_bundle(
         output: folder for the package.
         exports: any of ``torchscript`` and ``onnx``; each is compared with eager execution.
         summary: ``summary.json`` of an evaluation of these weights: results in metadata and model card, and expected
-            quality (``models/reliability.json``) for ``medmap predict``.
+            quality (``models/reliability.json``) for ``medmap predict``. Without it, what the bundle itself keeps of
+            an evaluation (:func:`~medmap_monai.zoo.record.record_evaluation`), if that was made with these weights.
         overlay: name in ``configs`` (such as ``phantom``) of what the weights were trained with; its network and
             window are written into the package's configurations, which then need no overlay.
         replace: overwrite a package of the same version that has other content.
@@ -85,7 +87,8 @@ def pack_bundle(
         if overlay is not None:
             _write_overlay(staged, source.required_config(overlay))
         load_model(staged.build_network(), staged.weights_file)
-        _describe(staged, None if summary is None else load_json(Path(summary)), overlay)
+        found = _results(source, staged, summary)
+        _describe(staged, found, overlay)
         _require_passes(root)
         if exports:
             export_bundle(root, [name for name in FORMATS if name in exports])
@@ -100,6 +103,22 @@ def _require_export(bundle: BundleFolder, file_format: str) -> None:
     missing = missing_packages(file_format)
     if missing:
         raise ValueError(f"export to {file_format} needs packages that are not installed: {', '.join(missing)}")
+
+
+def _results(source: BundleFolder, staged: BundleFolder, summary: str | os.PathLike[str] | None) -> Any:
+    """What is known of the staged weights, in the form of ``summary.json``; its files are put into place."""
+    if summary is not None:
+        record_evaluation(staged, summary)
+        return load_json(Path(summary))
+    kept = source.root / "models" / RELIABILITY_FILE
+    if kept.is_file():
+        shutil.copyfile(kept, staged.root / "models" / RELIABILITY_FILE)
+        content = measured(staged)
+        if content is not None and content.get("checkpoint"):
+            return summary_of(content)
+        (staged.root / "models" / RELIABILITY_FILE).unlink()  # of other weights
+    (staged.root / PICTURE).unlink(missing_ok=True)
+    return None
 
 
 def _write_overlay(staged: BundleFolder, overlay: Path) -> None:
@@ -121,17 +140,16 @@ def _write_overlay(staged: BundleFolder, overlay: Path) -> None:
 
 
 def _describe(staged: BundleFolder, summary: dict[str, Any] | None, overlay: str | None) -> None:
-    """Write metadata, documentation, model card and expected quality of the release."""
+    """Write metadata, documentation and model card of the release."""
     metadata = release_metadata(staged.metadata, file_sha256(staged.weights_file), summary, overlay)
     write_text(staged.metadata_file, json.dumps(metadata, indent=4, ensure_ascii=False) + "\n")
     readme_file = staged.root / "docs" / "README.md"
     readme = readme_file.read_text(encoding="utf-8")
     license_text = (staged.root / "LICENSE").read_text(encoding="utf-8", errors="replace")
-    write_text(staged.root / "README.md", model_card(staged.name, metadata, readme, license_text))
+    picture = PICTURE.as_posix() if (staged.root / PICTURE).is_file() else None
+    write_text(staged.root / "README.md", model_card(staged.name, metadata, readme, license_text, picture))
     # hubs that are filled by MONAI show this file, and put their own front matter in front of it
     write_text(readme_file, card_body(staged.name, metadata, readme))
-    if summary is not None:
-        write_reliability(summary, staged.root / "models" / RELIABILITY_FILE)
 
 
 def _require_passes(root: Path) -> None:

@@ -9,6 +9,7 @@ from importlib.metadata import version as installed_version
 from typing import Any
 
 from medmap_monai.modalities import Modalities
+from medmap_monai.zoo.record import require_same_weights
 
 _PACKAGES = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
 
@@ -46,12 +47,7 @@ def release_metadata(
 
 def _eval_metrics(metadata: Mapping[str, Any], weights_sha256: str, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Dice per subset and region, and its mean over subsets."""
-    evaluated = str(summary["checkpoint"]["sha256"])
-    if evaluated != weights_sha256:
-        raise ValueError(
-            f"the summary belongs to other weights: it evaluated a checkpoint with sha256 {evaluated[:12]}..., "
-            f"the weights to pack have {weights_sha256[:12]}..."
-        )
+    require_same_weights(summary, weights_sha256)
     channels = metadata["network_data_format"]["inputs"]["image"]["channel_def"]
     modalities = Modalities(tuple(channels[key] for key in sorted(channels, key=int)))
     if list(modalities) != list(summary["modalities"]):

@@ -103,7 +103,7 @@ def test_the_model_card_shows_use_results_and_limits(package: Path) -> None:
     }
     for heading in ("## Limits", "## Intended use", "## Results", "## This release"):
         assert body.count(heading) == 1
-    assert "synthetic phantom cohort" in body
+    assert "synthetic studies" in body
     metadata = json.loads(read(package, "configs/metadata.json"))
     for subset, values in metadata["eval_metrics"]["dice"].items():
         row = next(line for line in body.splitlines() if line.startswith(f"| {subset.replace('+', ' + ')} |"))
