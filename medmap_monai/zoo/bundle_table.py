@@ -61,7 +61,8 @@ def bundle_row(folder: str | Path) -> BundleRow:
     reliability = measured(bundle)
     complete, worst = _expected(reliability, modalities)
     regions = tuple(complete) or _regions(bundle, modalities)
-    synthetic = "synthetic" in str(metadata.get("training_data", metadata.get("data_source", ""))).lower()
+    trained_on = str(metadata.get("training_data", metadata.get("data_source", ""))).lower()
+    synthetic = "synthetic" in trained_on or metadata.get("weights", {}).get("trained_with") == "phantom"
     return BundleRow(
         name=bundle.name,
         title=str(metadata.get("name", bundle.name)),

@@ -33,7 +33,22 @@ def model_card(
         "pipeline_tag": "image-segmentation",
         "tags": ["monai", "medical", "segmentation", "missing-modalities", str(image.get("modality", "MR")).lower()],
     }
+    if metadata["eval_metrics"]:
+        front["model-index"] = [{"name": name, "results": [_hub_result(metadata["eval_metrics"])]}]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n{card_body(name, metadata, readme, shown)}"
+
+
+def _hub_result(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean Dice over all subsets, as hubs read results."""
+    data = f"{scores['data'] or 'unnamed data'}{' (synthetic)' if scores['synthetic'] else ''}"
+    return {
+        "task": {"type": "image-segmentation"},
+        "dataset": {"type": "private", "name": data},
+        "metrics": [
+            {"type": "dice", "name": f"{region}, mean over {len(scores['dice'])} subsets", "value": round(value, 4)}
+            for region, value in scores["mean_dice"].items()
+        ],
+    }
 
 
 def card_body(name: str, metadata: Mapping[str, Any], readme: str, picture: str = "") -> str:

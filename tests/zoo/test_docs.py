@@ -60,6 +60,7 @@ def test_every_check_is_explained() -> None:
 def test_publish(trained: Path, summary: Path, studies: Path) -> None:
     shutil.copyfile(trained / "models" / "model.pt", "model.pt")
     Path("evaluation").mkdir()
+    shutil.copyfile("model.pt", f"bundles/{NAME}/models/model.pt")
     shutil.copyfile(summary, "evaluation/summary.json")
     shutil.copytree(studies, "studies")
     commands = [line for block in blocks("publish") for line in block.splitlines() if line.strip()]

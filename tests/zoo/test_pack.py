@@ -16,7 +16,10 @@ import yaml
 import medmap_monai
 from medmap_monai.metrics.reliability import expected_quality, read_reliability
 from medmap_monai.modalities import BRATS
+from medmap_monai.zoo.bundle_folder import BundleFolder
+from medmap_monai.zoo.bundle_table import bundle_row
 from medmap_monai.zoo.pack import BundleRejectedError, pack_bundle
+from medmap_monai.zoo.record import PICTURE, measured, record_evaluation
 from medmap_monai.zoo.release_metadata import release_metadata
 from tests.zoo.conftest import NAME
 from tests.zoo.test_check import edit
@@ -95,7 +98,10 @@ def test_metadata_tell_versions_weights_and_results(package: Path, trained: Path
 def test_the_model_card_shows_use_results_and_limits(package: Path) -> None:
     card = read(package, "README.md")
     _, front, body = card.split("---\n", 2)
-    assert yaml.safe_load(front) == {
+    shown = yaml.safe_load(front)
+    (results,) = shown.pop("model-index")
+    assert results["name"] == NAME
+    assert shown == {
         "license": "apache-2.0",
         "library_name": "monai",
         "pipeline_tag": "image-segmentation",
@@ -108,7 +114,8 @@ def test_the_model_card_shows_use_results_and_limits(package: Path) -> None:
     for subset, values in metadata["eval_metrics"]["dice"].items():
         row = next(line for line in body.splitlines() if line.startswith(f"| {subset.replace('+', ' + ')} |"))
         assert f"{100 * values['WT']:.1f}" in row
-    assert read(package, "docs/README.md") == body.lstrip("\n")
+    picture = "![One case, segmented from every subset of its modalities](docs/subsets.png)\n\n"
+    assert read(package, "docs/README.md") == body.lstrip("\n").replace(picture, "")
 
 
 def test_a_hub_reads_the_front_matter(package: Path) -> None:
@@ -211,3 +218,34 @@ def test_exports_that_cannot_be_made(
 def test_an_unknown_overlay_lists_those_that_exist(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="phantom"):
         pack_bundle(trained, trained / "models" / "model.pt", tmp_path, overlay="tiny")
+
+
+def test_a_bundle_keeps_what_an_evaluation_of_its_weights_found(
+    trained: Path, summary: Path, package: Path, tmp_path: Path
+) -> None:
+    """Packing needs no summary then; other weights make it void, everywhere."""
+    root = Path(shutil.copytree(trained, tmp_path / NAME))
+    files = record_evaluation(BundleFolder(root), summary)
+    assert files == [root / "models" / "reliability.json", root / PICTURE]
+    assert bundle_row(root).complete
+    kept = pack(root, tmp_path / "kept")
+    with zipfile.ZipFile(kept) as archive:
+        assert archive.read(f"{ROOT}{PICTURE.as_posix()}").startswith(b"\x89PNG")
+    assert f"]({PICTURE.as_posix()})" in read(kept, "README.md")
+    given, found = (json.loads(read(p, "configs/metadata.json"))["eval_metrics"] for p in (package, kept))
+    for region, value in found["mean_dice"].items():
+        assert value == pytest.approx(given["mean_dice"][region], abs=1e-6)
+    for subset, cells in found["dice"].items():  # regions with post-processing are not kept
+        assert cells == {region: given["dice"][subset][region] for region in cells}
+    weights = root / "models" / "model.pt"
+    state = torch.load(weights, weights_only=True)
+    torch.save({name: value + 1 for name, value in state.items()}, weights)
+    assert measured(BundleFolder(root)) is None
+    assert not bundle_row(root).complete
+    with pytest.raises(ValueError, match="belongs to other weights"):
+        record_evaluation(BundleFolder(root), summary)
+    other = pack(root, tmp_path / "other")
+    assert json.loads(read(other, "configs/metadata.json"))["eval_metrics"] == {}
+    with zipfile.ZipFile(other) as archive:
+        names = archive.namelist()
+    assert not {f"{ROOT}{PICTURE.as_posix()}", f"{ROOT}models/reliability.json"} & set(names)

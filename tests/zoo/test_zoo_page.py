@@ -55,7 +55,7 @@ def test_index_and_cards(pages: Path) -> None:
         assert f"medmap bundle install {entry['name']} --from" in index
     names = {path.stem for path in BUNDLES.glob("*.json")}
     assert all(f">{name}</a>" in index for name in names)
-    assert index.count(SYNTHETIC) == 1  # the starter; the small package's metadata say nothing of its training
+    assert index.count(SYNTHETIC) == 2  # the starter, and what was trained with the overlay phantom
     assert index.count(RECIPE) == len(names) - 2
     for page in [pages / "index.html", *(pages / "cards").glob("*.html")]:
         text = page.read_text(encoding="utf-8")
@@ -114,6 +114,7 @@ def test_in_a_browser(browser: Any, pages: Path, address: str, tmp_path: Path) -
     with urllib.request.urlopen(download) as answer:
         assert answer.read() == (pages / f"{NAME}_v0.1.0.zip").read_bytes()
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    browser.set_window_size(1280, 1500)
     for name, page in (("zoo_index", "index.html"), ("zoo_card", f"cards/{NAME}_v0.1.0.html")):
         browser.get(f"{address}/{page}")
         browser.save_screenshot(str(ARTEFACTS / f"{name}.png"))
