@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+_READABLE = 160  # columns; in a narrower one, or a pipe, names would be cut that are there to be copied
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -111,6 +113,7 @@ def _show_bundles(console: Console) -> None:
         weights = "yes" if row.weights else "no"
         cells = (row.name, row.task, " ".join(row.modalities), " ".join(row.regions), weights)
         table.add_row(*cells, measured, worst or "-", row.license)
+    console.width = max(console.width, _READABLE)
     console.print(table)
 
 

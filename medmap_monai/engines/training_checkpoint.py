@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from medmap_monai.data.training_cases import TrainingCases, training_cases_of, write_training_cases
 from medmap_monai.engines.finite_guard import TrainingDivergedError
+from medmap_monai.methods.base import Method
 from medmap_monai.utils.files import atomic_path, remove_stale
 
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -95,7 +96,8 @@ class TrainingCheckpoint:
             remove_stale(self.folder)
         if not self.resume or not path.is_file():
             if self.initial_weights is not None:
-                load_model(self.network, self.initial_weights)
+                for network in self._networks():
+                    load_model(network, self.initial_weights)
                 self.logger.info("begins with the weights of %s", self.initial_weights)
             return
         saved = _read(path)
@@ -129,6 +131,11 @@ class TrainingCheckpoint:
             self.validator.state.best_metric = self.best_metric
             self.validator.state.best_metric_epoch = saved["best_metric_epoch"]
         self.logger.info("resumed from %s after epoch %d", path, saved["epoch"])
+
+    def _networks(self) -> list[nn.Module]:
+        """The network that is deployed, and the one that is trained: another one where the first is its average."""
+        trained = [target.network for target in self.objects.values() if isinstance(target, Method)]
+        return list({id(network): network for network in (self.network, *trained)}.values())
 
     def _save(self, engine: Any) -> None:
         epoch, last = engine.state.epoch, engine.state.epoch == engine.state.max_epochs

@@ -65,8 +65,8 @@ def write_synthetic_cohort(
         FileNotFoundError: no label maps.
     """
     chosen = get_edition(edition)
-    if not 0.3 <= spacing <= 5:
-        raise ValueError(f"spacing must lie between 0.3 and 5 mm, got {spacing:g}")
+    if not 0.3 <= spacing <= 6:
+        raise ValueError(f"spacing must lie between 0.3 and 6 mm, got {spacing:g}")
     shape = tuple(int(np.ceil(size / spacing / 8) * 8) for size in _WINDOW)
     recipe = PhantomRecipe(chosen, cases, shape, seed, first_case, absent, missing_rates)
     if recipe.body_part != "brain":

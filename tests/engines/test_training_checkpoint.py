@@ -12,7 +12,7 @@ from ignite.engine import Events
 from medmap_monai.data.study import Study
 from medmap_monai.data.training_cases import read_training_cases, training_cases_of, write_training_cases
 from medmap_monai.engines.finite_guard import TrainingDivergedError
-from medmap_monai.engines.training_checkpoint import load_model
+from medmap_monai.engines.training_checkpoint import TrainingCheckpoint, load_model
 from tests.engines.training import tiny_trainer, tiny_unet
 
 
@@ -112,6 +112,17 @@ def test_initial_weights_are_one_argument(tmp_path: Path) -> None:
     resumed.add_event_handler(Events.EPOCH_STARTED, look)
     resumed.run()
     assert seen == [True, False]
+
+
+def test_initial_weights_reach_the_trained_network_where_its_average_is_deployed(tmp_path: Path) -> None:
+    state = tiny_unet().state_dict()
+    torch.save(state, tmp_path / "other.pt")
+    average = tiny_unet()
+    trainer = tiny_trainer(tmp_path, epochs=1)
+    handler = TrainingCheckpoint(tmp_path, average, {"method": trainer.method}, initial_weights=tmp_path / "other.pt")
+    handler._load(trainer)
+    for network in (average, trainer.method.network):
+        assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
 
 
 def test_weights_of_nan_are_not_saved(tmp_path: Path) -> None:
