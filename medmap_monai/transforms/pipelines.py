@@ -178,7 +178,7 @@ def eval_transforms(
     spacing: Sequence[float] | None = None,
     label: str = "optional",
     label_grid: str = "image",
-    crop_foreground: bool = False,
+    crop_foreground: bool | Sequence[int] = False,
 ) -> Compose:
     """Study -> whole volume with what exists of it, and its label where there is one; MetaTensors.
 
@@ -189,7 +189,8 @@ def eval_transforms(
             needs it. ``own``: it stays as it is on disk, for evaluation, which brings predictions there; the sample
             then also says where its modalities show something (``shown``).
         crop_foreground: in the clinical protocol, cut away what no loaded modality shows, for networks whose window
-            holds a whole organ: it then lies in the middle, as in training.
+            holds a whole organ: it then lies in the middle, as in training. A shape adds background around what is
+            left, up to so many voxels: networks that normalise over a window see how much of it is background.
     """
     keys = {"image": _IMAGE_AND_LABEL, "own": ("image",)}[look_up_option(label_grid, ("image", "own"))]
     legacy = look_up_option(protocol, PROTOCOLS) == "legacy"
@@ -202,6 +203,8 @@ def eval_transforms(
     else:
         if crop_foreground:
             steps.append(_crop_foreground(keys))
+        if isinstance(crop_foreground, Sequence):
+            steps.append(SpatialPadd(keys, crop_foreground, allow_missing_keys=True))
         steps.append(NormalizeIntensityd("image", nonzero=True, channel_wise=True))
     return Compose([*steps, RequireShownd(modalities), _typed(track_meta=True)])
 
@@ -213,7 +216,7 @@ def inference_transforms(
     resample: bool = False,
     orientation: str | None = None,
     spacing: Sequence[float] | None = None,
-    crop_foreground: bool = False,
+    crop_foreground: bool | Sequence[int] = False,
 ) -> Compose:
     """:func:`eval_transforms` that never looks at a label."""
     return eval_transforms(
