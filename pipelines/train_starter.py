@@ -8,7 +8,8 @@ minutes. Worker processes make studies, a pool on the device keeps the newest, t
 On a CPU, windows, one subset for a batch (absent modalities cost nothing) and a bounded number of new studies help:
 
     python pipelines/train_starter.py --anatomy FOLDER --output OUT --start models/model.pt --seconds 6000 --batch 2 \\
-        --window 56 64 56 --one-subset --new-per-step 1 --modality-weight 0 --rates 0.75 0.5 0.5 0.75 --lr 1e-3
+        --window 56 64 56 --one-subset --new-per-step 1 --modality-weight 0 --rates 0.75 0.5 0.5 0.75 \\
+        --lr 1e-3 --average 0.995 --mix 0.5
 """
 
 from __future__ import annotations
@@ -171,6 +172,7 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", default="", help="weights to continue from")
+    parser.add_argument("--mix", type=float, default=1.0, help="of the new weights in what is written; rest: --start")
     parser.add_argument("--name", default="starter")
     args = parser.parse_args()
 
@@ -199,6 +201,7 @@ def main() -> None:
     method = make_method(args.method, tuple(args.channels), args.deep, args.modality_weight, device).to(device)
     if args.start:
         method.network.load_state_dict(torch.load(args.start, map_location=device, weights_only=True))
+    first = {k: v.detach().cpu().clone() for k, v in method.network.state_dict().items()}
     parameters = [p for p in method.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=1e-4)
     average = [p.detach().clone() for p in method.network.parameters()]
@@ -263,7 +266,7 @@ def main() -> None:
             if not math.isfinite(smooth):
                 raise SystemExit(f"loss is not finite at step {step}")
             if step % args.save_every == 0 or progress >= 1.0:
-                _save(method, average, out / f"{args.name}.pt")
+                _save(method, average, first, args.mix, out / f"{args.name}.pt")
     pool.stop = True
     facts = {**vars(args), "steps_done": step, "studies_made": pool.made, "device": _device_name(device), "log": log}
     facts["seconds_of_8_steps"] = dict(zip(("contiguous", "channels_last_3d"), took, strict=True))
@@ -273,12 +276,12 @@ def main() -> None:
     os._exit(0)  # the workers would go on for ever
 
 
-def _save(method: Method, average: list[Tensor], path: Path) -> None:
-    """The averaged weights as float16 (float32 is restored on loading), written completely or not at all."""
+def _save(method: Method, average: list[Tensor], first: dict[str, Tensor], mix: float, path: Path) -> None:
+    """The averaged weights, mixed with those of the start, as float16, written completely or not at all."""
     names = [name for name, _ in method.network.named_parameters()]
     state = {k: v.detach().cpu() for k, v in method.network.state_dict().items()}
     state.update({name: value.detach().cpu() for name, value in zip(names, average, strict=True)})
-    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    half = {k: first[k].lerp(v, mix).half() if v.is_floating_point() else v for k, v in state.items()}
     temporary = path.with_suffix(".tmp")
     torch.save(half, temporary)
     temporary.replace(path)

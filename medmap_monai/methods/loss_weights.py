@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import TypeVar, cast
 
 W = TypeVar("W", "PassionWeights", "DMAFWeights")
 
@@ -61,7 +61,7 @@ def loss_weights(kind: type[W], weights: W | Mapping[str, float] | None) -> W:
     """
     if isinstance(weights, kind):
         return weights
-    given = dict(weights or {})
+    given: dict[str, float] = dict(cast("Mapping[str, float]", weights or {}))
     known = [field.name for field in fields(kind)]
     unknown = sorted(set(given) - set(known))
     if unknown:
