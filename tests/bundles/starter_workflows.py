@@ -53,6 +53,7 @@ def settings(cohort: Path, anatomy: Path, output: Path) -> dict[str, Any]:
         "device": torch.device("cpu"),
         "spacing": [5.0, 5.0, 5.0],
         "roi_size": [24, 32, 24],
+        "study_shape": [24, 32, 24],
         "fold": "all",
         "epochs": 1,
         "batch_size": 3,
