@@ -85,7 +85,7 @@ def test_a_study_in_brats_space_passes_through_bit_by_bit(study: str, tmp_path: 
     assert set(scan_studies(prepared.folder).studies[0].images) == set(MODALITIES)
 
 
-def test_progress_names_every_step_and_time_and_memory_are_bounded(prepared_real: RealRun) -> None:
+def test_progress_names_every_step_and_time_is_bounded(prepared_real: RealRun) -> None:
     assert [step.split()[0] for step in prepared_real.steps] == [
         *["read"] * 4, *["register"] * 3, "resample", "find", "crop",
     ]  # fmt: skip
@@ -93,4 +93,3 @@ def test_progress_names_every_step_and_time_and_memory_are_bounded(prepared_real
         assert what in prepared_real.steps
     assert set(prepared_real.steps) == set(prepared_real.prepared.seconds)
     assert prepared_real.seconds < 300
-    assert prepared_real.gigabytes < 6

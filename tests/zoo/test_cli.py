@@ -47,7 +47,7 @@ def test_check_rejects_an_unknown_name(bundle: Path) -> None:
         (["pack", "{bundle}", "--weights", "{trained}/models/model.pt"], "does not fit the network"),
         (["pack", "{bundle}", "--weights", "{trained}/models/model.pt", "--export", "tensorrt"], "tensorrt"),
         (["pack", "{trained}/docs", "--weights", "x.pt"], "is not a bundle"),
-        (["index", "{bundle}"], "no package"),
+        (["index", "{bundle}", "--no-installed"], "no package"),
         (["install", NAME, "--from", "{bundle}", "--to", "{bundle}/to"], "cannot read"),
     ],
 )

@@ -41,7 +41,7 @@ def test_the_package_has_the_zoos_layout(package: Path) -> None:
     with zipfile.ZipFile(package) as archive:
         names = set(archive.namelist())
         modes = {(entry.date_time, entry.external_attr >> 16) for entry in archive.infolist()}
-    expected = {"LICENSE", "README.md", "docs/README.md", "configs/logging.conf"}
+    expected = {"LICENSE", "README.md", "docs/README.md", "docs/subsets.png", "configs/logging.conf"}
     expected |= {f"models/{name}" for name in ("model.pt", "model.ts", "reliability.json")}
     configs = ("metadata", "train", "inference", "inference_ts", "evaluate", "multi_gpu_train", "phantom")
     expected |= {f"configs/{name}.json" for name in configs}
