@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from medmap_monai.engines.prediction_facts import NOTICE, PredictionFacts
 from medmap_monai.metrics.reliability import ExpectedQuality
 from medmap_monai.modalities import SUBSET_SEPARATOR
+from medmap_monai.utils.files import file_sha256
 
 FORMAT = 1
 #: columns of ``predictions.csv``; those of the volumes stand after ``modalities_unusable``
@@ -44,7 +47,8 @@ def finished_record(
     plausibility: Sequence[str],
     device: str,
     seconds: float,
-    output: str,
+    saved: Path,
+    folder: str | os.PathLike[str],
 ) -> dict[str, Any]:
     """The record of a study that was segmented.
 
@@ -56,7 +60,8 @@ def finished_record(
         plausibility: what looks wrong with the result.
         device: where it was computed.
         seconds: of reading the batch to the written file.
-        output: the label map, relative to the output folder.
+        saved: the file of the label map.
+        folder: output folder.
     """
     remarks = list(notes)
     if not told["edition_known"]:
@@ -79,7 +84,8 @@ def finished_record(
         "notes": remarks,
         "device": device,
         "seconds": round(seconds, 3),
-        "output": output,
+        "output": os.path.relpath(saved, folder),
+        "label_map_sha256": file_sha256(saved),  # tells later whether it was changed by hand
         "message": "",
     }
 

@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from monai.data import MetaTensor
 from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
@@ -21,13 +19,14 @@ from torch import nn
 
 from medmap_monai.data.study import Study, StudyError
 from medmap_monai.data.study_dataset import ERROR, ORIGIN, failure_text, study_files
+from medmap_monai.engines.corrected_maps import keep_corrected
 from medmap_monai.engines.prediction_facts import PredictionFacts, collect_facts
 from medmap_monai.engines.prediction_record import COLUMNS, failed_record, finished_record, table_row
+from medmap_monai.engines.result_flags import result_flags
 from medmap_monai.engines.training_checkpoint import load_model
-from medmap_monai.metrics.plausibility import plausibility_flags
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.nifti_provenance import read_provenance
-from medmap_monai.transforms.restore import PROVENANCE, SHOWN_HERE, RestoreToOriginal
+from medmap_monai.transforms.restore import PROVENANCE
 from medmap_monai.utils.colour_tables import write_colour_tables
 from medmap_monai.utils.files import write_text
 from medmap_monai.utils.output import (
@@ -67,7 +66,8 @@ class StudyPredictor(SupervisedEvaluator):
     Whatever goes wrong with one study is that study's failed row.
 
     A study is done already when its record names the same weights, configuration and input files, by their hashes;
-    any other result in the folder is made anew, and :attr:`again` says why.
+    any other result in the folder is made anew, and :attr:`again` says why. A label map that was corrected by hand is
+    kept in ``replaced/`` then.
 
     Args:
         device: where to run.
@@ -256,6 +256,7 @@ class StudyPredictor(SupervisedEvaluator):
 
     def _segment(self, engine: Any, case_id: str, batchdata: dict[str, Any], start: float) -> dict[str, Any]:
         """Segment one study, write its label map, and return its record."""
+        corrected = keep_corrected(self.output_dir, case_id, read_record(self.output_dir, case_id))
         # what an interrupted or failing run leaves must not pass for the result that the old record describes
         record_path(self.output_dir, case_id).unlink(missing_ok=True)
         origin: dict[str, Any] = json.loads(batchdata[ORIGIN][0]) if ORIGIN in batchdata else {}
@@ -281,6 +282,9 @@ class StudyPredictor(SupervisedEvaluator):
             json.dumps({**told, "inputs": {name: file["sha256"] for name, file in inputs.items()}})
         ]
         notes = _texts([batchdata.get(NOTES), getattr(batchdata[CommonKeys.IMAGE], "meta", {}).get(NOTES)])
+        if corrected is not None:
+            name = os.path.relpath(corrected, self.output_dir)
+            notes.append(f"the label map that was there had been changed since it was written; it is kept as {name}")
         super()._iteration(engine, batchdata)  # handlers write the label map before it returns
         output = engine.state.output[0]
         if origin.get("label_values"):
@@ -291,10 +295,11 @@ class StudyPredictor(SupervisedEvaluator):
             label_map=output[CommonKeys.PRED],
             quality=self._facts.expected(used),
             notes=notes,
-            plausibility=_plausibility(output),
+            plausibility=result_flags(output),
             device=str(self.state.device),
             seconds=time.perf_counter() - start,
-            output=os.path.relpath(output["saved_to"], self.output_dir),
+            saved=Path(output["saved_to"]),
+            folder=self.output_dir,
         )
 
     def _finish(self, record: dict[str, Any]) -> None:
@@ -306,21 +311,11 @@ class StudyPredictor(SupervisedEvaluator):
             self.failures[case_id] = record["message"]
             path = label_map_path(self.output_dir, case_id)
             if path.is_file() and read_provenance(path) is not None:  # what was corrected by hand stays
+                keep_corrected(self.output_dir, case_id, read_record(self.output_dir, case_id))
                 path.unlink()
         write_text(record_path(self.output_dir, case_id), json.dumps(record, indent=1) + "\n")
         self.rows[case_id] = table_row(record)
         self._table.add(self.rows[case_id])
-
-
-def _plausibility(output: Mapping[str, Any]) -> list[str]:
-    """What is implausible about a restored label map, against the voxels in which any image shows something."""
-    image, label_map = output[CommonKeys.IMAGE], output[CommonKeys.PRED]
-    if SHOWN_HERE in output:  # of the files themselves; normalised images may hold no zero
-        where = torch.as_tensor(output[SHOWN_HERE]).numpy()
-        return plausibility_flags(label_map.as_tensor().numpy(), where, np.asarray(label_map.affine))
-    shown = MetaTensor((image.as_subclass(torch.Tensor) != 0).any(dim=0, keepdim=True).float())
-    brain = RestoreToOriginal()(shown.copy_meta_from(image))
-    return plausibility_flags(label_map.as_tensor().numpy(), brain.as_tensor().numpy(), np.asarray(label_map.affine))
 
 
 def _texts(value: Any) -> list[str]:

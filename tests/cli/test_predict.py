@@ -118,6 +118,36 @@ def test_finished_studies_are_skipped_unless_overwrite(
     assert nib.load(target).shape == (32, 32, 32)
 
 
+def corrected_by_hand(path: Path, keep_header: bool) -> bytes:
+    """Change the map as an editor does, which may or may not keep what the header says of its origin."""
+    image = nib.load(path)
+    values = np.asarray(image.dataobj).copy()
+    values[0, 0, 0] = 1 - values[0, 0, 0]
+    nib.save(nib.Nifti1Image(values, image.affine, image.header if keep_header else None), path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("keep_header", [True, False])
+def test_a_map_corrected_by_hand_is_kept_when_its_study_is_done_again(
+    keep_header: bool, predict: Callable[..., Result], studies: Path, tmp_path: Path
+) -> None:
+    predict(studies)
+    target = tmp_path / "out/BraTS20_Training_001_seg.nii.gz"
+    as_written = target.read_bytes()
+    corrected = corrected_by_hand(target, keep_header)
+    assert predict(studies).exit_code == 0
+    assert target.read_bytes() == corrected  # done already: left alone
+    assert predict(studies, "--overwrite").exit_code == 0
+    assert target.read_bytes() == as_written
+    (kept,) = (tmp_path / "out/replaced").iterdir()
+    assert kept.name.startswith("BraTS20_Training_001_seg_")
+    assert kept.read_bytes() == corrected
+    assert f"kept as replaced/{kept.name}" in table(tmp_path)["BraTS20_Training_001"]["notes"]
+    assert predict(studies, "--overwrite").exit_code == 0  # nothing was changed since: nothing more to keep
+    assert [path.name for path in (tmp_path / "out/replaced").iterdir()] == [kept.name]
+    assert "replaced" not in table(tmp_path)["BraTS20_Training_001"]["notes"]
+
+
 def test_results_of_other_weights_inputs_or_settings_are_made_again(
     predict: Callable[..., Result], studies: Path, phantom_cohort: Path, tmp_path: Path
 ) -> None:
