@@ -15,7 +15,7 @@ help:
 	@echo "make test        the whole test suite"
 	@echo "make lint        ruff and mypy"
 	@echo "make docs        the documentation as a site in build/site; a warning is an error"
-	@echo "make wheel       the package in dist/"
+	@echo "make wheel       the package in dist/: source distribution and wheel, checked"
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -43,7 +43,9 @@ docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 wheel: $(STAMP)
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
 
 format: $(STAMP)
 	$(BIN)/ruff format .

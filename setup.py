@@ -1,7 +1,11 @@
-"""The wheel carries the bundles: what a user of one needs of ``bundles/NAME`` goes to ``medmap_monai/bundles/NAME``."""
+"""What setup.cfg cannot say: the wheel carries the bundles, and the README loses the links that only a clone has.
+
+What a user of a bundle needs of ``bundles/NAME`` goes to ``medmap_monai/bundles/NAME``.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from setuptools import setup
@@ -31,4 +35,17 @@ class BuildWithBundles(build_py):
             self.copy_file(str(_ROOT / file), str(target))
 
 
-setup(cmdclass={"build_py": BuildWithBundles})
+def index_description() -> str:
+    """README.md as a package index shows it, where a relative link leads nowhere: its text stays, pictures go."""
+    text = (_ROOT / "README.md").read_text(encoding="utf-8")
+    relative = r"\]\((?!https?:|#)[^)\s]+\)"
+    without_pictures = re.sub(rf"!\[[^]]*{relative}\n*", "", text)
+    plain = re.sub(rf"\[([^]]*){relative}", r"\1", without_pictures)
+    return f"{plain.rstrip()}\n\nThe pages named here come with the source distribution.\n"
+
+
+setup(
+    cmdclass={"build_py": BuildWithBundles},
+    long_description=index_description(),
+    long_description_content_type="text/markdown",
+)

@@ -1,12 +1,8 @@
-"""Bundles are found by path, and by the name of one that came with the package, from the wheel too."""
+"""Bundles are found by path, and by the name of one that came with the package (tests/test_package.py: a wheel)."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,8 +13,6 @@ from medmap_monai.utils import find_bundle as places
 from medmap_monai.utils.find_bundle import DEFAULT_BUNDLE, default_bundle, find_bundle, known_bundles
 from medmap_monai.zoo.bundle_table import RECIPE, SYNTHETIC, bundle_row
 from tests.zoo.conftest import BUNDLES, copy_bundle
-
-REPOSITORY = BUNDLES.parent
 
 
 def test_by_path_and_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,34 +76,3 @@ def test_table_of_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("COLUMNS", "250")
     shown = CliRunner().invoke(app, ["info", "--bundles"]).output
     assert all(name in shown for name in known_bundles())
-
-
-def test_wheel_carries_the_bundles(tmp_path: Path, random_weights: Path, phantom_cohort: Path) -> None:
-    """Installed from the wheel and used outside the repository."""
-    pytest.importorskip("setuptools", minversion="77")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(REPOSITORY)]
-    done = subprocess.run(build, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-        archive.extractall(tmp_path / "site")
-    for bundle in known_bundles():
-        assert f"medmap_monai/bundles/{bundle}/configs/train.json" in names
-        assert f"medmap_monai/bundles/{bundle}/LICENSE" in names
-    assert "medmap_monai/zoo/parts/common/train.json" in names
-    assert not [name for name in names if name.startswith("medmap_monai/bundles/") and "/runs/" in name]
-    assert wheel.stat().st_size < 30e6
-
-    study = next(path for path in sorted(phantom_cohort.iterdir()) if path.is_dir())
-    program = "from medmap_monai.cli.main import main; main()"
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", program, "predict", str(study), "--bundle", "brats_unet_dropout", "--overlay"]
-    command += ["phantom", "--output", str(tmp_path / "out"), "--set", f"checkpoint={random_weights}"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / f"{study.name}_seg.nii.gz").is_file()
-    listed = [sys.executable, "-c", program, "info", "--bundles"]
-    done = subprocess.run(listed, cwd=tmp_path, env={**environment, "COLUMNS": "250"}, capture_output=True, text=True)
-    assert "brats_passion_rfnet" in done.stdout, done.stderr
