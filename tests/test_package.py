@@ -41,7 +41,7 @@ def command(*words: str | Path, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Ending -> file of what `python -m build` makes of what git knows; the wheel is made of the source distribution."""
+    """Ending -> file of what `python -m build` makes of what git knows; the wheel comes from the source package."""
     folder = tmp_path_factory.mktemp("package")
     for name in command("git", "ls-files", "-z", cwd=REPOSITORY).split("\0"):
         if name and (REPOSITORY / name).is_file() and name.split("/")[0] not in ("tests", "benchmarks", "notebooks"):
