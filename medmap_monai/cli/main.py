@@ -12,6 +12,7 @@ from medmap_monai.cli.import_weights import import_weights
 from medmap_monai.cli.info import info
 from medmap_monai.cli.modality_files import ModalityFilesCommand
 from medmap_monai.cli.phantom import phantom
+from medmap_monai.cli.plain_warnings import show_warnings_plainly
 from medmap_monai.cli.predict import predict
 from medmap_monai.cli.prepare import prepare
 from medmap_monai.cli.preprocess import preprocess
@@ -49,6 +50,7 @@ app.add_typer(bundle_app, name="bundle")
 
 def main() -> None:
     """Entry point of the console command."""
+    show_warnings_plainly()
     app()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,7 +57,6 @@ def inference_records(
     try:
         scan = scan_cohort(source, edition)
     except (OSError, ValueError) as error:
-        warnings.warn(f"no studies to segment: {error}", stacklevel=2)
         return InferenceRecords([], overwrite, error)
     records: list[dict[str, Any]] = [{"case_id": e.case_id, ERROR: str(e)} for e in scan.errors]
     for study in scan.studies:

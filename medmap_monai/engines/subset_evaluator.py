@@ -40,6 +40,8 @@ from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.pipelines import fixed_grid
 from medmap_monai.utils.files import file_sha256, write_text
 
+#: entry of image and summary: what was noticed when a study was read
+NOTES = "notes"
 _log = logging.getLogger(__name__)
 
 
@@ -220,8 +222,11 @@ class SubsetEvaluator:
                 scores, maps = scorer.score(case_id, sample, keep_maps=case_id in self._kept_cases)
             if maps:
                 write_case_maps(scorer.cut(case_id, sample, maps, self._classes), store.maps_path(case_id))
+            notes = [str(note) for note in getattr(sample["image"], "meta", {}).get(NOTES, ())]
+            for note in notes:
+                _log.warning("case %s: %s", case_id, note)
             if ORIGIN in sample:
-                store.write_origin(case_id, sample[ORIGIN])
+                store.write_origin(case_id, {**sample[ORIGIN], **({NOTES: notes} if notes else {})})
             present = self.modalities.subset_name(sample["present_mask"].tolist())
             store.write_case(case_id, present, scores, str(sample.get("fold", UNKNOWN)))
         except Exception as error:
@@ -244,6 +249,7 @@ class SubsetEvaluator:
             "n_failed": len(failed),
             "folds": cases.folds,
             "failed": failed,
+            NOTES: {case: found for case in sorted(cases) if (found := store.read_origin(case).get(NOTES))},
             **summarise(table, self.modalities, bootstrap),
         }
         write_text(self.output_dir / SUMMARY_FILE, json.dumps(summary, indent=2, allow_nan=False) + "\n")
@@ -258,7 +264,8 @@ class SubsetEvaluator:
         failed = [case for case in cases if store.failed(case)]
         if failed:
             reasons = [pd.read_csv(store.failure_path(case), dtype=str, keep_default_na=False) for case in failed[:3]]
-            shown = "; ".join(f"{frame['case_id'][0]}: {frame['reason'][0]}" for frame in reasons)
+            rows = [frame.iloc[0] for frame in reasons]
+            shown = "; ".join(": ".join(filter(None, (row["case_id"], row["file"], row["reason"]))) for row in rows)
             more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
             raise EvaluationIncompleteError(
                 f"{len(failed)} of {len(cases)} cases could not be evaluated ({shown}{more}); "

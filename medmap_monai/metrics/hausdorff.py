@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from monai.metrics.utils import get_edge_surface_distance
 from torch import Tensor
+
+# MONAI 1.5 calls its own function with an argument that it has deprecated
+warnings.filterwarnings("ignore", "monai.metrics.utils get_mask_edges:always_return_as_numpy", FutureWarning)
 
 
 def hausdorff95(prediction: Tensor, reference: Tensor, spacing: Sequence[float], percentile: float = 95.0) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -132,7 +131,12 @@ class LoadStudy(Transform):
             resampled.append(name)
         if resampled:
             notes.append(f"resampled {', '.join(resampled)} to the grid of {names[0]}")
-            warnings.warn(f"case {study.case_id}: {notes[-1]}", stacklevel=2)
+        if self.label == "required" and study.label is None:
+            raise StudyError(study.case_id, "has no label file, which training and evaluation need")
+        classes = None
+        if self.label != "none" and study.label is not None:
+            classes, note = self._read_label(study, study.label, edition, names[0], reference)
+            notes += [note] if note else []
         meta = {
             "filename_or_obj": f"{study.case_id}.nii.gz",  # writers name their output after it
             "case_id": study.case_id,
@@ -157,10 +161,7 @@ class LoadStudy(Transform):
         }
         if self.shown:
             loaded[SHOWN] = pack_shown(loaded["image"])
-        if self.label == "required" and study.label is None:
-            raise StudyError(study.case_id, "has no label file, which training needs")
-        if self.label != "none" and study.label is not None:
-            classes = self._read_label(study, study.label, edition, names[0], reference)
+        if classes is not None:
             loaded["label"] = MetaTensor(
                 torch.from_numpy(classes)[None], affine=torch.from_numpy(reference.affine.copy()), meta=dict(meta)
             )
@@ -227,7 +228,10 @@ class LoadStudy(Transform):
         same_shape = volume.data.shape == reference.data.shape
         return same_shape and float(np.abs(volume.affine - reference.affine).max()) <= self.tolerance
 
-    def _read_label(self, study: Study, path: Path, edition: Edition, name: str, reference: _Volume) -> np.ndarray:
+    def _read_label(
+        self, study: Study, path: Path, edition: Edition, name: str, reference: _Volume
+    ) -> tuple[np.ndarray, str]:
+        """Class indices on the reference grid, and what to note about them."""
         label = self._read(study, ImageSource(Path(path)), {})
         if read_provenance(path) is not None:
             raise StudyError(
@@ -237,11 +241,11 @@ class LoadStudy(Transform):
             )
         classes = map_label_values(label.data, edition, study.case_id, label.path)
         if self._same_grid(label, reference):
-            return classes
+            return classes, ""
         if not self.resample:
             raise StudyError(study.case_id, _grid_message("label", label, name, reference), label.path)
-        warnings.warn(f"case {study.case_id}: resampled the label to the grid of {name}", stacklevel=3)
-        return resample_to_grid(classes, label.affine, reference.data.shape, reference.affine, "nearest")
+        moved = resample_to_grid(classes, label.affine, reference.data.shape, reference.affine, "nearest")
+        return moved, f"resampled the label to the grid of {name}"
 
 
 def map_label_values(values: np.ndarray, edition: Edition, case_id: str, path: Path) -> np.ndarray:

@@ -20,7 +20,8 @@ def pack_shown(image: MetaTensor) -> MetaTensor:
     bits = torch.zeros(channels.shape[1:], dtype=dtype)
     for index, channel in enumerate(channels):
         bits |= (channel != 0).to(dtype) << index
-    return MetaTensor(bits[None], affine=image.affine.clone(), meta=dict(image.meta))
+    meta = {key: value for key, value in image.meta.items() if key != "affine"}  # MONAI warns of two affines
+    return MetaTensor(bits[None], affine=image.affine.clone(), meta=meta)
 
 
 def where_shown(shown: Tensor, modality_mask: Sequence[bool] | Tensor) -> Tensor:
