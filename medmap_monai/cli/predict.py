@@ -70,6 +70,7 @@ def predict(
     files = given_files(ctx)
     native = None
     failed: list[str] = []
+    predictor: StudyPredictor | None = None
     try:
         if bundle is None:
             bundle = default_bundle()
@@ -91,11 +92,13 @@ def predict(
             tell_unused(studies, edition, strict)
 
         def attach(engine: StudyPredictor) -> None:
+            nonlocal predictor
+            predictor = engine
             StudyProgress().attach(engine)
             if native is not None:
                 native.attach(engine)
 
-        predictor = run_inference(
+        run_inference(
             studies,
             bundle,
             output,
@@ -109,8 +112,13 @@ def predict(
             settings=parse_overrides(override),
             attach=attach,
         )
-    except (OSError, ValueError, StudiesFailedError) as error:
+    except StudiesFailedError as error:
+        if predictor is not None:
+            _print_findings(predictor)  # of the studies that are done
         fail(error)
+    except (OSError, ValueError) as error:
+        fail(error)
+    assert predictor is not None
     skipped = len(predictor.skipped)
     note = f", {skipped} were done already (--overwrite redoes them)" if skipped else ""
     typer.echo(f"{len(predictor.finished)} studies segmented{note}; results in {output}")

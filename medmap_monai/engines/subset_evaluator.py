@@ -249,7 +249,7 @@ class SubsetEvaluator:
             "n_failed": len(failed),
             "folds": cases.folds,
             "failed": failed,
-            NOTES: {case: found for case in sorted(cases) if (found := store.read_origin(case).get(NOTES))},
+            NOTES: {case: found for case in cases.names if (found := store.read_origin(case).get(NOTES))},
             **summarise(table, self.modalities, bootstrap),
         }
         write_text(self.output_dir / SUMMARY_FILE, json.dumps(summary, indent=2, allow_nan=False) + "\n")

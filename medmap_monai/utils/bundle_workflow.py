@@ -13,9 +13,10 @@ import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from medmap_monai.utils.config_keys import require_known_key, require_known_overlay
-from medmap_monai.utils.find_bundle import find_bundle
+from medmap_monai.utils.find_bundle import came_with_package, find_bundle
 
 _ARGUMENTS = "given_arguments"
+_KNOWN_TARGETS = ("medmap_monai.", "monai.", "torch.", "ignite.")
 _warned: set[Path] = set()
 
 
@@ -48,7 +49,8 @@ def open_workflow(
         overlays: names in ``configs`` or paths of JSON/YAML files that are merged over it, in order.
         overrides: config ids to replace, such as ``{"dataset_dir": "studies"}``; None values are left out.
         workflow_type: ``infer`` or ``train``, MONAI's property table.
-        trust: False gives MONAI's warning that a bundle is code, once per bundle and process.
+        trust: False gives MONAI's warning that a bundle is code, once per bundle and process; a bundle that came with
+            this package is as trustworthy as the package, and gives none.
 
     Raises:
         FileNotFoundError: when the folder is no bundle, or a configuration does not exist; lists those that do.
@@ -133,9 +135,26 @@ def _check_keys(configs: Path, files: Sequence[Path], given: Mapping[str, Any]) 
             raise ValueError(f"{key}: a component (_target_) is code; put it into an overlay file and give --overlay")
 
 
+def _is_own(root: Path, files: Sequence[Path]) -> bool:
+    """Whether configurations are this package's own, and call nothing but it and what it is built on."""
+    own = (root / "configs").resolve()
+    if not came_with_package(root) or any(file.resolve().parent != own for file in files):
+        return False
+    targets = [target for file in files for target in _targets(_load(file))]
+    return all("." not in target or target.startswith(_KNOWN_TARGETS) for target in targets)
+
+
+def _targets(content: Any) -> list[str]:
+    """Every ``_target_`` below ``content``."""
+    if isinstance(content, dict):
+        found = [str(content["_target_"])] if "_target_" in content else []
+        return found + [target for value in content.values() for target in _targets(value)]
+    return [target for item in content for target in _targets(item)] if isinstance(content, list) else []
+
+
 def _warn_of_code(root: Path, files: Sequence[Path]) -> None:
     """MONAI's own warning of ``bundle run`` (GHSA-873f-pvrv-4x83), which opening a workflow directly does not give."""
-    if root.resolve() in _warned:
+    if root.resolve() in _warned or _is_own(root, files):
         return
     _warned.add(root.resolve())
     names = ", ".join(file.name for file in files)

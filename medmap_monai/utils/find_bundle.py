@@ -25,6 +25,18 @@ def known_bundles() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def came_with_package(folder: Path) -> bool:
+    """Whether a bundle is part of this installation, as trustworthy as the package itself.
+
+    In a checkout that is one whose source stands beside it; a stranger's bundle, installed there, has none.
+    """
+    path = folder.resolve()
+    if known_bundles().get(path.name, Path()).resolve() != path:
+        return False
+    in_package = path.parent == Path(__file__).resolve().parents[1] / "bundles"
+    return in_package or path.with_name(f"{path.name}.json").is_file()
+
+
 def find_bundle(bundle: str | os.PathLike[str]) -> Path:
     """The folder of a bundle that is given as a path, or as the name of one that came with this package.
 
