@@ -29,7 +29,9 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_train_infer_and_evaluate(make_bundle: Callable[..., Path], phantom_cohort: Path, run_command: Run) -> None:
     bundle = make_bundle()
     options = ("--dataset_dir", str(phantom_cohort), "--val_fraction", "0.25", "--test_fraction", "0.25")
-    run_command(*MONAI, "training", "--config_file", TRAIN, *options, *SMALL, "--val_interval", "1", cwd=bundle)
+    done = run_command(*MONAI, "training", "--config_file", TRAIN, *options, *SMALL, "--val_interval", "1", cwd=bundle)
+    warned = [line for line in (done.stdout + done.stderr).splitlines() if "Warning" in line]
+    assert ["parsing config_file" in line for line in warned] == [True]  # MONAI's, that configurations are code
     names = {row["name"] for row in rows(bundle / "runs/training.csv")}
     assert {"loss", "loss_fused", "loss_deep", "learning_rate", "val_val_mean_dice"} - {"loss_deep"} <= names
     saved = torch.load(bundle / "models/model.pt", weights_only=True)

@@ -59,10 +59,8 @@ for number, command in enumerate(json.loads(sys.argv[1])):
 
 
 @pytest.fixture(scope="module")
-def told(
-    phantom_cohort: Path, random_weights: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[str, str]]:
-    """What every command says, and the line of its exit code.
+def place(phantom_cohort: Path, random_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where every command has run.
 
     The cohort holds a sound study, one with another background and T2 voxels, and one that is damaged.
     """
@@ -85,6 +83,12 @@ def told(
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "HOME": str(place)}
     done = subprocess.run(program, cwd=place, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")  # importing says nothing either
+    return place
+
+
+@pytest.fixture(scope="module")
+def told(place: Path) -> dict[str, tuple[str, str]]:
+    """What every command says, and the line of its exit code."""
     texts = [(place / f"told_{number}").read_text() for number in range(len(_COMMANDS))]
     return {name: (text, text.splitlines()[-1]) for name, text in zip(_COMMANDS, texts, strict=True)}
 
@@ -115,6 +119,12 @@ def test_what_was_noticed_and_what_failed_is_told_once(name: str, told: dict[str
     for part in (*parts, "runs code"):
         assert told[name][0].count(part) == 1, told[name][0]
     assert told[f"{name} nothing"][0].count("found no .nii") == 1
+
+
+def test_the_summary_of_an_evaluation_holds_what_was_noticed(place: Path) -> None:
+    notes = json.loads((place / "out" / "summary.json").read_text())["notes"]
+    assert list(notes) == [_case(2)]
+    assert "resampled t2 to the grid of flair" in notes[_case(2)]
 
 
 def test_a_bundle_that_came_with_the_package_is_not_warned_of(told: dict[str, tuple[str, str]]) -> None:
