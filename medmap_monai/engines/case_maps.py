@@ -94,6 +94,12 @@ def write_case_maps(maps: CaseMaps, path: str | os.PathLike[str]) -> None:
         )
 
 
+def read_case_id(path: str | os.PathLike[str]) -> str:
+    """The case of a file that :func:`write_case_maps` wrote, without reading its volumes."""
+    with np.load(Path(path), allow_pickle=False) as file:
+        return str(file["case_id"])
+
+
 def read_case_maps(path: str | os.PathLike[str]) -> CaseMaps:
     """Read what :func:`write_case_maps` wrote."""
     with np.load(Path(path), allow_pickle=False) as file:

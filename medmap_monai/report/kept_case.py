@@ -1,4 +1,4 @@
-"""The case that stands for a run: its label maps of every subset, and their picture."""
+"""The case that stands for a run, and the worst one: their label maps of every subset, and their picture."""
 
 from __future__ import annotations
 
@@ -6,21 +6,29 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from medmap_monai.engines.case_maps import CaseMaps, read_case_maps
+from medmap_monai.engines.case_maps import CaseMaps, read_case_id, read_case_maps
 from medmap_monai.report.qualitative_grid import qualitative_figure
 from medmap_monai.report.runs import EvaluationRun
 
 _METRIC = "dice"
 
 
-def kept_case(run: EvaluationRun) -> CaseMaps | None:
-    """The kept case with the median Dice, so that neither the best nor the worst one stands for all."""
-    paths = run.maps()
-    if not paths:
-        return None
+def kept_case(run: EvaluationRun, worst: bool = False) -> CaseMaps | None:
+    """The kept case with the median Dice, so that neither the best nor the worst one stands for all.
+
+    Args:
+        run: an evaluation.
+        worst: give the case with the lowest Dice instead; None unless there is another one.
+
+    Returns:
+        None where no label map was kept.
+    """
     dice = run.table[run.table["metric"] == _METRIC].groupby("case_id")["value"].mean()
-    cases = sorted((read_case_maps(path) for path in paths), key=lambda maps: (dice.get(maps.case_id, 0), maps.case_id))
-    return cases[len(cases) // 2]
+    paths = {read_case_id(path): path for path in run.maps()}
+    order = sorted(paths, key=lambda case_id: (dice.get(case_id, 0), case_id))
+    if len(order) <= worst:
+        return None
+    return read_case_maps(paths[order[0 if worst else len(order) // 2]])
 
 
 def case_dice(run: EvaluationRun, maps: CaseMaps) -> dict[str, dict[str, float]]:

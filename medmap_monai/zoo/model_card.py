@@ -14,7 +14,11 @@ _SYNTHETIC = (
 
 
 def model_card(
-    name: str, metadata: Mapping[str, Any], readme: str, license_text: str, picture: str | None = None
+    name: str,
+    metadata: Mapping[str, Any],
+    readme: str,
+    license_text: str,
+    pictures: Mapping[str, str] | None = None,
 ) -> str:
     """``README.md`` of the package: front matter for hubs, then :func:`card_body`.
 
@@ -23,10 +27,10 @@ def model_card(
         metadata: of the release, see :func:`~medmap_monai.zoo.release_metadata.release_metadata`.
         readme: the bundle's ``docs/README.md``.
         license_text: the bundle's ``LICENSE``.
-        picture: path of a picture in the package.
+        pictures: caption -> path of a picture in the package.
     """
     image = metadata["network_data_format"]["inputs"]["image"]
-    shown = f"![One case, segmented from every subset of its modalities]({picture})\n\n" if picture else ""
+    shown = "".join(f"![{caption}]({path})\n\n" for caption, path in (pictures or {}).items())
     front: dict[str, Any] = {
         "license": license_identifier(license_text),
         "library_name": "monai",
@@ -51,12 +55,12 @@ def _hub_result(scores: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def card_body(name: str, metadata: Mapping[str, Any], readme: str, picture: str = "") -> str:
-    """The bundle's own description, then what belongs to this release: use, results with ``picture``, package."""
+def card_body(name: str, metadata: Mapping[str, Any], readme: str, pictures: str = "") -> str:
+    """The bundle's own description, then what belongs to this release: use, results with ``pictures``, package."""
     scores = metadata["eval_metrics"]
     sections = {
         "Intended use": str(metadata.get("intended_use", "Research only; not a medical device.")),
-        "Results": picture + results_table(scores) if scores else "This release has not been evaluated.",
+        "Results": pictures + results_table(scores) if scores else "This release has not been evaluated.",
         "This release": _release(name, metadata),
     }
     return "\n\n".join([readme.rstrip(), *(f"## {title}\n{text}" for title, text in sections.items())]) + "\n"

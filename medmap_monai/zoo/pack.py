@@ -21,7 +21,7 @@ from medmap_monai.zoo.bundle_folder import BundleFolder, load_json
 from medmap_monai.zoo.check import Status, check_bundle
 from medmap_monai.zoo.export import FORMATS, export_bundle, missing_packages
 from medmap_monai.zoo.model_card import card_body, model_card
-from medmap_monai.zoo.record import PICTURE, measured, record_evaluation, summary_of
+from medmap_monai.zoo.record import PICTURE, WORST_PICTURE, measured, record_evaluation, summary_of
 from medmap_monai.zoo.release_metadata import release_metadata
 from medmap_monai.zoo.safe_weights import read_state_dict
 
@@ -117,7 +117,8 @@ def _results(source: BundleFolder, staged: BundleFolder, summary: str | os.PathL
         if content is not None and content.get("checkpoint"):
             return summary_of(content)
         (staged.root / "models" / RELIABILITY_FILE).unlink()  # of other weights
-    (staged.root / PICTURE).unlink(missing_ok=True)
+    for picture in (PICTURE, WORST_PICTURE):
+        (staged.root / picture).unlink(missing_ok=True)
     return None
 
 
@@ -146,8 +147,9 @@ def _describe(staged: BundleFolder, summary: dict[str, Any] | None, overlay: str
     readme_file = staged.root / "docs" / "README.md"
     readme = readme_file.read_text(encoding="utf-8")
     license_text = (staged.root / "LICENSE").read_text(encoding="utf-8", errors="replace")
-    picture = PICTURE.as_posix() if (staged.root / PICTURE).is_file() else None
-    write_text(staged.root / "README.md", model_card(staged.name, metadata, readme, license_text, picture))
+    captions = {PICTURE: "One case, segmented from every subset of its modalities", WORST_PICTURE: "The worst of them"}
+    pictures = {text: path.as_posix() for path, text in captions.items() if (staged.root / path).is_file()}
+    write_text(staged.root / "README.md", model_card(staged.name, metadata, readme, license_text, pictures))
     # hubs that are filled by MONAI show this file, and put their own front matter in front of it
     write_text(readme_file, card_body(staged.name, metadata, readme))
 

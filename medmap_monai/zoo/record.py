@@ -17,12 +17,15 @@ from medmap_monai.zoo.bundle_folder import BundleFolder
 
 #: below the bundle: one case of the evaluation, segmented from every subset
 PICTURE = Path("docs") / "subsets.png"
+#: the case with the lowest Dice, drawn the same way
+WORST_PICTURE = Path("docs") / "worst.png"
 
 
 def record_evaluation(bundle: BundleFolder, summary: str | os.PathLike[str]) -> list[Path]:
-    """Write ``models/reliability.json`` and, where label maps were kept, ``docs/subsets.png`` into a bundle.
+    """Write ``models/reliability.json`` and, where label maps were kept, pictures of two cases into a bundle.
 
-    The picture needs the extra ``report``; without it there is none.
+    ``docs/subsets.png`` is the kept case with the median Dice, ``docs/worst.png`` the one with the lowest where more
+    than one was kept. They need the extra ``report``; without it there is none.
 
     Args:
         bundle: with its weights.
@@ -39,10 +42,11 @@ def record_evaluation(bundle: BundleFolder, summary: str | os.PathLike[str]) -> 
     content = json.loads(file.read_text(encoding="utf-8"))
     require_same_weights(content, file_sha256(bundle.weights_file))
     expected = bundle.root / "models" / RELIABILITY_FILE
-    picture = bundle.root / PICTURE
     write_reliability(content, expected)
-    picture.unlink(missing_ok=True)  # one of an earlier evaluation
-    return [expected, *([picture] if _draw(file.parent, picture) else [])]
+    pictures = {bundle.root / PICTURE: False, bundle.root / WORST_PICTURE: True}
+    for picture in pictures:
+        picture.unlink(missing_ok=True)  # one of an earlier evaluation
+    return [expected, *(picture for picture, worst in pictures.items() if _draw(file.parent, picture, worst))]
 
 
 def measured(bundle: BundleFolder) -> Mapping[str, Any] | None:
@@ -94,8 +98,8 @@ def require_same_weights(summary: Mapping[str, Any], weights_sha256: str) -> Non
         )
 
 
-def _draw(evaluation: Path, picture: Path) -> bool:
-    """Draw the kept case with the median Dice; False where no label map was kept, or matplotlib is not installed."""
+def _draw(evaluation: Path, picture: Path, worst: bool) -> bool:
+    """Draw one of the kept cases; False where no label map was kept, or matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         return False
     from medmap_monai.report.figure_style import save_figure
@@ -106,7 +110,7 @@ def _draw(evaluation: Path, picture: Path) -> bool:
         run = read_run(evaluation)
     except RunError:  # a summary alone
         return False
-    maps = kept_case(run)
+    maps = kept_case(run, worst)
     if maps is None:
         return False
     with tempfile.TemporaryDirectory() as scratch:

@@ -17,7 +17,7 @@ from medmap_monai.zoo.archive import unpack_archive
 from medmap_monai.zoo.bundle_folder import BundleFolder
 from medmap_monai.zoo.bundle_table import BundleRow, bundle_row
 from medmap_monai.zoo.index import INDEX_NAME, IndexEntry, read_index
-from medmap_monai.zoo.record import PICTURE, measured
+from medmap_monai.zoo.record import PICTURE, WORST_PICTURE, measured
 from medmap_monai.zoo.schema_picture import schema_picture
 from medmap_monai.zoo.zoo_style import html_page
 
@@ -119,13 +119,27 @@ def _picture(root: Path, stem: str, bundle: BundleFolder, row: BundleRow) -> str
     chosen = bundle.root / PICTURE if bundle.root / PICTURE in found else next(iter(found), None)
     if chosen is None or not row.weights:
         return f"<figure>{schema_picture([modality_label(m) for m in row.modalities], row.regions)}</figure>"
-    target = root / CARDS / f"{stem}{chosen.suffix.lower()}"
-    with atomic_path(target) as temporary:
-        shutil.copyfile(chosen, temporary)
     text = f"One case, segmented by {row.name} from every subset of its modalities; Dice in %"
+    return _figure(root, chosen, f"{stem}{chosen.suffix.lower()}", text, row)
+
+
+def _figure(root: Path, picture: Path, name: str, text: str, row: BundleRow) -> str:
+    """Copy a picture to the cards and show it, with a place for the folder that leads to it."""
+    with atomic_path(root / CARDS / name) as temporary:
+        shutil.copyfile(picture, temporary)
     said = f"{text} ({row.evaluated_on})" if row.evaluated_on else text
-    shown = f'<img src="{{}}{escape(target.name)}" alt="{escape(text)}">'
+    shown = f'<img src="{{}}{escape(name)}" alt="{escape(text)}">'
     return f"<figure>{shown}<figcaption>{escape(said)}</figcaption></figure>"
+
+
+def _worst(root: Path, stem: str, bundle: BundleFolder, row: BundleRow) -> str:
+    """The worst case of the evaluation, where the bundle holds its picture."""
+    picture = bundle.root / WORST_PICTURE
+    if not row.complete or not picture.is_file():
+        return ""
+    text = "The case with the lowest Dice among those that were drawn"
+    figure = _figure(root, picture, f"{stem}_worst{picture.suffix}", text, row)
+    return f"<h2>Where it fails</h2>{figure.format('')}"
 
 
 def _write_card(
@@ -146,6 +160,7 @@ def _write_card(
         f"<p>{escape(str(bundle.metadata['description']))}</p>"
         f"<h2>Use it</h2>{links}{_commands(commands)}<p>{_TRUST}</p>"
         f"<h2>Expected Dice by what is available</h2>{subsets}"
+        f"{_worst(root, stem, bundle, row)}"
         f"<h2>Its own page</h2><pre>{escape(readme)}</pre>"
     )
     write_text(root / CARDS / f"{stem}.html", html_page(row.title, body))

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import zipfile
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,18 @@ import torch
 import yaml
 
 import medmap_monai
+from medmap_monai.engines.case_maps import read_case_maps, write_case_maps
 from medmap_monai.metrics.reliability import expected_quality, read_reliability
 from medmap_monai.modalities import BRATS
+from medmap_monai.report.kept_case import kept_case
+from medmap_monai.report.runs import read_run
 from medmap_monai.zoo.bundle_folder import BundleFolder
 from medmap_monai.zoo.bundle_table import bundle_row
+from medmap_monai.zoo.index import write_index
 from medmap_monai.zoo.pack import BundleRejectedError, pack_bundle
-from medmap_monai.zoo.record import PICTURE, measured, record_evaluation
+from medmap_monai.zoo.record import PICTURE, WORST_PICTURE, measured, record_evaluation
 from medmap_monai.zoo.release_metadata import release_metadata
+from medmap_monai.zoo.zoo_page import write_pages
 from tests.zoo.conftest import NAME
 from tests.zoo.test_check import edit
 
@@ -218,6 +224,33 @@ def test_exports_that_cannot_be_made(
 def test_an_unknown_overlay_lists_those_that_exist(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="phantom"):
         pack_bundle(trained, trained / "models" / "model.pt", tmp_path, overlay="tiny")
+
+
+def test_the_worst_case_is_drawn_where_there_is_another(trained: Path, summary: Path, tmp_path: Path) -> None:
+    evaluation = Path(shutil.copytree(summary.parent, tmp_path / "evaluation"))
+    (file,) = read_run(evaluation).maps()
+    maps = read_case_maps(file)
+    cases = {str(case_id) for case_id in read_run(evaluation).table["case_id"]}
+    (other,) = cases - {maps.case_id}
+    write_case_maps(replace(maps, case_id=other), file.with_name("other.npz"))
+    run = read_run(evaluation)
+    dice = run.table[run.table["metric"] == "dice"].groupby("case_id")["value"].mean()
+    worst, middle = kept_case(run, worst=True), kept_case(run)
+    assert worst is not None
+    assert middle is not None
+    assert dice[worst.case_id] < dice[middle.case_id]
+    root = Path(shutil.copytree(trained, tmp_path / NAME))
+    assert record_evaluation(BundleFolder(root), evaluation / "summary.json")[1:] == [
+        root / PICTURE,
+        root / WORST_PICTURE,
+    ]
+    kept = pack(root, tmp_path / "kept")
+    assert f"]({WORST_PICTURE.as_posix()})" in read(kept, "README.md")
+    write_index(tmp_path / "kept")
+    write_pages(tmp_path / "kept")
+    assert f'src="{kept.stem}_worst.png"' in (tmp_path / "kept" / "cards" / f"{kept.stem}.html").read_text()
+    record_evaluation(BundleFolder(root), summary)  # one kept case: no worst one
+    assert not (root / WORST_PICTURE).exists()
 
 
 def test_a_bundle_keeps_what_an_evaluation_of_its_weights_found(
