@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -82,7 +82,8 @@ class ModalityTrainer(SupervisedTrainer):
         seed: makes everything random in epoch e a pure function of (seed, e, rank), so that a resumed run equals an
             uninterrupted one; None leaves the random state alone.
         train_handlers: handlers; they run after the method's own epoch hooks.
-        kwargs: every other argument of ``SupervisedTrainer`` (amp, accumulation_steps, key_train_metric, ...).
+        kwargs: every other argument of ``SupervisedTrainer`` (amp, accumulation_steps, key_train_metric, ...);
+            batches are not decollated unless it says so.
     """
 
     def __init__(
@@ -98,8 +99,6 @@ class ModalityTrainer(SupervisedTrainer):
         steps: str = "auto",
         precision: str | None = None,
         train_handlers: Sequence[Any] | None = None,
-        prepare_batch: Callable[..., Any] | None = None,
-        decollate: bool = False,
         **kwargs: Any,
     ) -> None:
         self.method = unwrap_method(network)
@@ -120,9 +119,7 @@ class ModalityTrainer(SupervisedTrainer):
             network=network,
             optimizer=optimizer,
             loss_function=self._weighted_sum,
-            prepare_batch=prepare_batch or PrepareBatchExtraInput(masks),
-            decollate=decollate,
-            **kwargs,
+            **({"prepare_batch": PrepareBatchExtraInput(masks), "decollate": False} | kwargs),
         )
         # with bfloat16 nothing underflows, so nothing need be scaled or checked
         half = kwargs.get("amp_kwargs", {}).get("dtype") != torch.bfloat16

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from monai.data.utils import compute_importance_map
 from monai.inferers import Inferer
-from monai.utils import BlendMode, PytorchPadMode, look_up_option
+from monai.utils import BlendMode, look_up_option
 from torch import Tensor
 
 from medmap_monai.inferers.unwrap import find_network
@@ -48,7 +48,7 @@ class SubsetSweepInferer(Inferer):
         output: ``labels``: class indices uint8 (B, 1, ...); ``scores``: blended logits or probabilities (B, K, ...).
         memory_limit: bytes for accumulators and outputs of the subsets that are done together; at least one subset
             is done at a time.
-        sigma_scale, padding_mode, cval, sw_device, device: see ``monai.inferers.SlidingWindowInferer``.
+        sigma_scale, sw_device, device: see ``monai.inferers.SlidingWindowInferer``.
 
     Example:
         >>> from medmap_monai.networks.unet import ModalityUNet
@@ -70,8 +70,6 @@ class SubsetSweepInferer(Inferer):
         output: str = "labels",
         memory_limit: int = 2**30,
         sigma_scale: Sequence[float] | float = 0.125,
-        padding_mode: str = "constant",
-        cval: float = 0.0,
         sw_device: torch.device | str | None = None,
         device: torch.device | str | None = None,
     ) -> None:
@@ -87,8 +85,6 @@ class SubsetSweepInferer(Inferer):
         self.output = look_up_option(output, ("labels", "scores"))
         self.memory_limit = memory_limit
         self.sigma_scale = sigma_scale
-        self.padding_mode = look_up_option(padding_mode, PytorchPadMode)
-        self.cval = cval
         self.sw_device = sw_device
         self.device = device
 
@@ -171,7 +167,7 @@ class _Sweep:
             missing = max(roi - size, 0)
             padding += [missing // 2, missing - missing // 2]
         self.offset = [padding[-2 - 2 * axis] for axis in range(len(self.window))]
-        self.image = F.pad(image, padding, options.padding_mode.value, options.cval) if any(padding) else image
+        self.image = F.pad(image, padding) if any(padding) else image
         self.padded_size = tuple(self.image.shape[2:])
         self.sw_device = torch.device(options.sw_device or image.device)
         self.device = torch.device(options.device or image.device)

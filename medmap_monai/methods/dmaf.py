@@ -19,11 +19,12 @@ from medmap_monai.losses.segmentation import WeightedCEDiceLoss
 from medmap_monai.losses.temperature_kl import TemperatureKLLoss
 from medmap_monai.methods.base import Method, MethodOutput
 from medmap_monai.methods.case_counts import CaseCounts
-from medmap_monai.methods.loss_weights import DMAFWeights, loss_weights
+from medmap_monai.methods.loss_weights import DMAFWeights
 from medmap_monai.methods.self_distillation import mean_where, rows_to_matrix
 from medmap_monai.methods.students import StudentMode, decode_students
 from medmap_monai.methods.training_monitor import DynamicTrainingMonitor, GradientMode
 from medmap_monai.networks.base import ModalityFeatures, ModalityNetwork
+from medmap_monai.utils.grouped import grouped
 
 
 class DMAF(Method):
@@ -103,7 +104,7 @@ class DMAF(Method):
     ) -> None:
         super().__init__(network)
         self.segmentation_loss = segmentation_loss or WeightedCEDiceLoss()
-        self.weights = loss_weights(DMAFWeights, weights)
+        self.weights = grouped(DMAFWeights, weights)
         #: feature terms and their weights
         self.compared = self.weights.distillation
         channels = deepest_channels(network) if self.compared else 0

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import TypeVar, cast
-
-W = TypeVar("W", "PassionWeights", "DMAFWeights")
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -51,19 +47,3 @@ class DMAFWeights:
         """The weights of the terms that compare features, those of 0 left out."""
         terms = {"covariance": self.covariance, "attention": self.attention, "prototype": self.prototype}
         return {name: weight for name, weight in terms.items() if weight}
-
-
-def loss_weights(kind: type[W], weights: W | Mapping[str, float] | None) -> W:
-    """``weights`` as a ``kind``: as given, from their names, or the defaults.
-
-    Raises:
-        ValueError: a name that the method has no loss of; the message lists those it has.
-    """
-    if isinstance(weights, kind):
-        return weights
-    given: dict[str, float] = dict(cast("Mapping[str, float]", weights or {}))
-    known = [field.name for field in fields(kind)]
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise ValueError(f"weights names {unknown}; allowed are {known}")
-    return kind(**given)

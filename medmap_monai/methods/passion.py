@@ -16,12 +16,13 @@ from medmap_monai.losses.segmentation import WeightedCEDiceLoss
 from medmap_monai.losses.temperature_kl import TemperatureKLLoss
 from medmap_monai.methods.base import Method, MethodOutput
 from medmap_monai.methods.case_counts import CaseCounts
-from medmap_monai.methods.loss_weights import PassionWeights, loss_weights
+from medmap_monai.methods.loss_weights import PassionWeights
 from medmap_monai.methods.preference_balance import PreferenceBalance, PreferenceGate
 from medmap_monai.methods.self_distillation import SelfDistillation, mean_where, rows_to_matrix
 from medmap_monai.methods.students import StudentMode, map_students
 from medmap_monai.networks.base import DecoderOutput, ModalityFeatures, ModalityNetwork
 from medmap_monai.utils.fixed_course import data_may_decide
+from medmap_monai.utils.grouped import grouped
 
 
 class TrainingMode(StrEnum):
@@ -122,7 +123,7 @@ class Passion(Method):
         self.balance = balance or PreferenceBalance(network.modalities)
         self.students = look_up_option(students, StudentMode)
         self.reduction = look_up_option(reduction, ("mean", "sum"))
-        self.weights = loss_weights(PassionWeights, weights)
+        self.weights = grouped(PassionWeights, weights)
         self.segmentation_loss = segmentation_loss or WeightedCEDiceLoss()
         self.pixel_loss = pixel_loss or TemperatureKLLoss()
         self.prototype_loss = prototype_loss or PrototypeLoss()

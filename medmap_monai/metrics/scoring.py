@@ -12,6 +12,7 @@ from medmap_monai.metrics.lesion_wise import LESION_UNITS
 from medmap_monai.metrics.region_scores import METRIC_UNITS
 from medmap_monai.metrics.regions import Region, make_regions
 from medmap_monai.modalities import Modalities
+from medmap_monai.utils.grouped import grouped
 
 #: published post-processing: a predicted ET of fewer voxels is erased; always reported beside ET
 PUBLISHED_MINIMUM_VOXELS = {"ET": 500}
@@ -48,9 +49,9 @@ class Scoring:
         self.regions = regions
         self.minimum_voxels = minimum_voxels
         self.subsets = subsets
-        self.edge_cases = edge_cases if isinstance(edge_cases, EdgeCases) else EdgeCases(**(edge_cases or {}))
+        self.edge_cases = grouped(EdgeCases, edge_cases)
         self.lesion_wise = lesion_wise
-        self.bootstrap = bootstrap if isinstance(bootstrap, Bootstrap) else Bootstrap(**(bootstrap or {}))
+        self.bootstrap = grouped(Bootstrap, bootstrap)
 
     def subset_masks(self, modalities: Modalities) -> list[tuple[bool, ...]]:
         """Masks of the subsets that are scored, in the order of the tables.

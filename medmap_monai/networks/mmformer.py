@@ -25,7 +25,7 @@ from medmap_monai.networks.blocks.transformer import (
 from medmap_monai.networks.blocks.unimodal_decoder import MergeUnit, UnimodalDecoder, UpUnit
 from medmap_monai.networks.features import DecoderOutput, ModalityFeatures, mask_at, zero_absent
 
-_POSITION_SIZE = {"passion": 5, "original": 8}  # patches of 80 and 128 voxels, total stride 16
+_POSITION_SIZE = {"passion": 5, "passion-published": 5, "original": 8}  # patches of 80 and 128 voxels, total stride 16
 
 
 class IntraModalTransformer(nn.Module):
@@ -91,7 +91,9 @@ class MMFormer(ModalityNetwork):
         spatial_dims: 2 or 3.
         in_channels: number of modalities M.
         out_channels: number of classes K, background included.
-        variant: ``"passion"`` or ``"original"``.
+        variant: ``"passion"``, ``"original"``, or ``"passion-published"``: the first with a slip of the published
+            training code, where the student of the fourth modality reads the third one's tokens (golden
+            ``mmformer_train32``).
         base_width: features of the finest level; level l has ``base_width * 2**l``.
         levels: number of encoder levels; the total stride is ``2**(levels - 1)``.
         token_width: channels of a token, a multiple of ``heads``.
@@ -100,8 +102,6 @@ class MMFormer(ModalityNetwork):
         mlp_width: hidden width of the transformers' MLPs.
         position_size: token grid of the positional embeddings; None takes the variant's (5 or 8 per axis).
         dropout_rate: dropout of the transformers.
-        reference_bugs: let the student of the fourth modality read the third one's tokens, as the published training
-            code does (golden ``mmformer_train32``).
 
     Decoder output: ``deep_logits`` at strides 2, 4, 8, ... (finest first), ``features`` the decoder maps before the
     heads, ``fused`` the fused maps per level.
@@ -126,13 +126,13 @@ class MMFormer(ModalityNetwork):
         mlp_width: int = 4096,
         position_size: int | Sequence[int] | None = None,
         dropout_rate: float = 0.1,
-        reference_bugs: bool = False,
     ) -> None:
         default_size = look_up_option(variant, _POSITION_SIZE)
         if levels < 2:
             raise ValueError(f"levels must be at least 2, got {levels}")
-        if reference_bugs and in_channels != 4:
-            raise ValueError(f"reference_bugs repeats a bug of the 4-modality network, got {in_channels} modalities")
+        published_students = variant == "passion-published"
+        if published_students and in_channels != 4:
+            raise ValueError(f"{variant} repeats a slip of the 4-modality network, got {in_channels} modalities")
         super().__init__(
             spatial_dims,
             in_channels,
@@ -141,7 +141,7 @@ class MMFormer(ModalityNetwork):
             encoders=[ModalityEncoder(spatial_dims, base_width, levels, pre_norm=True) for _ in range(in_channels)],
         )
         self.has_unimodal_decoder = True
-        self.reference_bugs = reference_bugs
+        self.published_students = published_students
         self.token_width = token_width
         self.position_grid = grid_sizes(default_size if position_size is None else position_size, spatial_dims)
         widths = [base_width * 2**level for level in range(levels - 1, -1, -1)]  # coarse to fine, as they are used
@@ -208,7 +208,7 @@ class MMFormer(ModalityNetwork):
         perfect-data training, where a hidden modality has a student, does that differ from one modality alone."""
         one_hot = one_hot_mask(modality, self.modalities)
         tokens = one_hot
-        if self.reference_bugs:
+        if self.published_students:
             tokens = torch.cat([one_hot[:, :2], one_hot[:, 2:3] | one_hot[:, 3:4], torch.zeros_like(one_hot[:, :1])], 1)
         levels = [one_hot] * len(self.merges) + [tokens & visible.index_select(0, sample)]
         return self.decode(features, torch.stack(levels, dim=1), sample)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,21 @@ def case_uniform(seed: int, case_id: str, modality: str) -> float:
     """A number in [0, 1) that depends on its arguments only: the same on every platform, run and worker."""
     digest = hashlib.sha256(f"{seed}\n{case_id}\n{modality}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / float(1 << 53)
+
+
+@dataclass(frozen=True)
+class MissingModalities:
+    """What each case of imperfect data lacks; the arguments of :class:`ImbalancedModalityDropout`.
+
+    Args:
+        subsets: see there.
+        rates: see there.
+        seed: see there.
+    """
+
+    subsets: Mapping[str, Iterable[str] | str] | str | os.PathLike[str] | None = None
+    rates: float | Mapping[str, float] | None = None
+    seed: int = 0
 
 
 class ImbalancedModalityDropout(Transform):

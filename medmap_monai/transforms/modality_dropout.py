@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,19 @@ def missing_rates(modalities: Sequence[str], rates: float | Mapping[str, float])
     if not all(0.0 <= v < 1.0 for v in values):
         raise ValueError(f"missing rates must lie in [0, 1), got {dict(zip(names, values, strict=True))}")
     return values
+
+
+@dataclass(frozen=True)
+class DropoutRates:
+    """What :class:`RandModalityDropout` hides, and how often; its arguments of the same names.
+
+    Args:
+        rates: see there.
+        prob: see there.
+    """
+
+    rates: float | Mapping[str, float] | None = None
+    prob: float = 1.0
 
 
 class RandModalityDropout(RandomizableTransform):

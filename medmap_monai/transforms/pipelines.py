@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,12 +21,12 @@ from monai.transforms import (
 )
 from monai.utils import ensure_tuple_rep, look_up_option
 
-from medmap_monai.data.case_store import SETTINGS
 from medmap_monai.data.editions import Edition
-from medmap_monai.transforms.imbalanced_dropout import ImbalancedModalityDropoutd
+from medmap_monai.transforms.imbalanced_dropout import ImbalancedModalityDropoutd, MissingModalities
 from medmap_monai.transforms.intensity_jitter import RandIntensityJitterd
 from medmap_monai.transforms.load_study import LoadStudyd
-from medmap_monai.transforms.modality_dropout import RandModalityDropoutd
+from medmap_monai.transforms.modality_dropout import DropoutRates, RandModalityDropoutd
+from medmap_monai.transforms.pipeline_settings import says_settings
 from medmap_monai.transforms.plane_rotation import RandPlaneRotationd
 from medmap_monai.transforms.require_shown import RequireShownd
 from medmap_monai.transforms.restore import RestoreToOriginald, SaveLabelMapd
@@ -37,7 +34,7 @@ from medmap_monai.transforms.shown import SHOWN
 from medmap_monai.transforms.synthesize_study import SynthesizeStudyd
 from medmap_monai.transforms.union_crop import UnionCropd
 from medmap_monai.transforms.union_normalize import UnionNormalized
-from medmap_monai.utils.files import file_sha256
+from medmap_monai.utils.grouped import grouped
 
 PROTOCOLS = ("clinical", "legacy")
 MODES = ("pdt", "idt", "idt_drop")
@@ -50,51 +47,15 @@ def not_zero(image: torch.Tensor) -> torch.Tensor:
     return image != 0
 
 
-def _says_settings(random: Sequence[str]) -> Callable[[Callable[..., Compose]], Callable[..., Compose]]:
-    """Let the pipelines that a function builds carry its arguments, those named ``random`` apart, by which
-    :class:`~medmap_monai.data.case_store.CaseStore` tells what their deterministic part was built from."""
-
-    def decorate(build: Callable[..., Compose]) -> Callable[..., Compose]:
-        signature = inspect.signature(build)
-
-        @wraps(build)
-        def build_and_say(*args: Any, **kwargs: Any) -> Compose:
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            pipeline = build(*args, **kwargs)
-            settings = {name: _plain(value) for name, value in bound.arguments.items() if name not in random}
-            setattr(pipeline, SETTINGS, {"pipeline": build.__name__, **settings})
-            return pipeline
-
-        return build_and_say
-
-    return decorate
-
-
-def _plain(value: Any) -> Any:
-    """A setting as JSON; of a file its content counts, not its name."""
-    if isinstance(value, (str, os.PathLike)) and Path(value).is_file():
-        return {"sha256": file_sha256(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return [_plain(entry) for entry in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
-
-
-@_says_settings(random=("augment", "dropout_rates", "dropout_prob"))
+@says_settings(random=("augment", "dropout"))
 def train_transforms(
     modalities: Sequence[str],
-    edition: str | Edition | None = None,
     protocol: str = "clinical",
     mode: str = "pdt",
     roi_size: Sequence[int] | int | None = None,
     augment: str = "published",
-    dropout_rates: float | Mapping[str, float] | None = None,
-    dropout_prob: float = 1.0,
-    subsets: Mapping[str, Iterable[str] | str] | str | os.PathLike[str] | None = None,
-    missing_rates: float | Mapping[str, float] | None = None,
-    missing_seed: int = 0,
+    dropout: DropoutRates | Mapping[str, Any] | None = None,
+    missing: MissingModalities | Mapping[str, Any] | None = None,
     resample: bool = False,
     orientation: str | None = None,
     spacing: Sequence[float] | None = None,
@@ -105,18 +66,18 @@ def train_transforms(
 
     Args:
         modalities: names in channel order.
-        edition: overrides the edition that each study names (label values).
         protocol: ``clinical``: each modality is normalised over its own non-zero voxels, and the crop box comes from
             the modalities that the case has. ``legacy``: published preprocessing, box and statistics from all.
         mode: ``pdt``: everything on disk is used, ``modality_mask`` is drawn anew each time. ``idt``: each case keeps
-            the subset that the split (``available`` in the item), ``subsets`` or ``missing_rates`` give it, and what
+            the subset that the split (``available`` in the item) or ``missing`` gives it, and what
             lies outside is zero. ``idt_drop``: the same, and ``modality_mask`` is a random part of that subset.
         roi_size: random crop in voxels (``spatial_dims`` numbers, or one for all); None keeps whole volumes or slices.
         augment: ``published``: plane rotation, intensity jitter per slice, flips. ``light``: intensity jitter per
             modality, flips. ``none``.
-        dropout_rates, dropout_prob: see ``RandModalityDropout`` (modes ``pdt`` and ``idt_drop``).
-        subsets, missing_rates, missing_seed: see ``ImbalancedModalityDropout`` (modes ``idt`` and ``idt_drop``);
-            needed only where the data set's items carry no ``available``.
+        dropout: what is hidden at random, a :class:`~medmap_monai.transforms.modality_dropout.DropoutRates` or its
+            arguments (modes ``pdt`` and ``idt_drop``).
+        missing: what each case lacks, a :class:`~medmap_monai.transforms.imbalanced_dropout.MissingModalities` or its
+            arguments (modes ``idt`` and ``idt_drop``); needed only where the data set's items carry no ``available``.
         resample: bring modalities with different grids together instead of failing.
         orientation: axis codes such as ``RAS``; None keeps the orientation on disk.
         spacing: voxel size in mm; None keeps it.
@@ -131,15 +92,16 @@ def train_transforms(
     look_up_option(mode, MODES)
     look_up_option(augment, AUGMENTATIONS)
     imbalanced = mode != "pdt"
-    if not imbalanced and (subsets is not None or missing_rates is not None):
-        raise ValueError("mode 'pdt' uses all modalities on disk; subsets and missing_rates need 'idt' or 'idt_drop'")
+    hidden, lacking = grouped(DropoutRates, dropout), grouped(MissingModalities, missing)
+    if not imbalanced and (lacking.subsets is not None or lacking.rates is not None):
+        raise ValueError("mode 'pdt' uses all modalities on disk; missing subsets and rates need 'idt' or 'idt_drop'")
     legacy = look_up_option(protocol, PROTOCOLS) == "legacy"
     grant = ImbalancedModalityDropoutd(
-        keys="image", modalities=modalities, subsets=subsets, rates=missing_rates, seed=missing_seed
+        keys="image", modalities=modalities, subsets=lacking.subsets, rates=lacking.rates, seed=lacking.seed
     )
     availability = "ignore" if not imbalanced else "defer" if legacy else "enforce"
     steps: list[Any] = [
-        LoadStudyd(modalities, availability, edition=edition, label="required", resample=resample),
+        LoadStudyd(modalities, availability, label="required", resample=resample),
         *([grant] if imbalanced and not legacy else []),
         *_grid(orientation, spacing),
     ]
@@ -165,7 +127,7 @@ def train_transforms(
     steps += _augmentation(augment, legacy, spatial_dims)
     steps.append(_typed(track_meta=False))  # MONAI's spatial transforms make MetaTensors again
     if mode != "idt":
-        steps.append(RandModalityDropoutd(modalities=modalities, rates=dropout_rates, prob=dropout_prob))
+        steps.append(RandModalityDropoutd(modalities=modalities, rates=hidden.rates, prob=hidden.prob))
     return Compose(steps)
 
 
@@ -238,8 +200,7 @@ def synthetic_transforms(
     spacing: float,
     priors: str | os.PathLike[str] | Mapping[str, Any] = "default",
     augment: str = "light",
-    dropout_rates: float | Mapping[str, float] | None = None,
-    dropout_prob: float = 1.0,
+    dropout: DropoutRates | Mapping[str, Any] | None = None,
 ) -> Compose:
     """Label map of a brain (``anatomy`` in the item) -> training sample of a synthetic study, each time another one.
 
@@ -247,8 +208,9 @@ def synthetic_transforms(
         modalities: names in channel order.
         shape, spacing, priors: see :class:`~medmap_monai.transforms.synthesize_study.SynthesizeStudy`.
         augment: ``light``: intensity jitter per modality. ``none``: for validation, where every modality is seen too.
-        dropout_rates, dropout_prob: see ``RandModalityDropout``.
+        dropout: see :func:`train_transforms`.
     """
+    hidden = grouped(DropoutRates, dropout)
     steps: list[Any] = [
         SynthesizeStudyd(modalities, shape=shape, spacing=spacing, priors=priors),
         NormalizeIntensityd("image", nonzero=True, channel_wise=True),
@@ -258,7 +220,7 @@ def synthetic_transforms(
         steps.append(RandIntensityJitterd("image", per="channel"))
     steps.append(_typed(track_meta=False))
     if training:
-        steps.append(RandModalityDropoutd(modalities=modalities, rates=dropout_rates, prob=dropout_prob))
+        steps.append(RandModalityDropoutd(modalities=modalities, rates=hidden.rates, prob=hidden.prob))
     return Compose(steps)
 
 

@@ -26,8 +26,8 @@ from medmap_monai.transforms.pipelines import train_transforms
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "published": {"mode": "pdt", "roi_size": [16] * 3, "augment": "published"},
-    "idt": {"mode": "idt", "roi_size": [16] * 3, "augment": "light", "missing_rates": 0.5},
-    "legacy": {"mode": "idt_drop", "protocol": "legacy", "roi_size": [16] * 3, "missing_rates": 0.3},
+    "idt": {"mode": "idt", "roi_size": [16] * 3, "augment": "light", "missing": {"rates": 0.5}},
+    "legacy": {"mode": "idt_drop", "protocol": "legacy", "roi_size": [16] * 3, "missing": {"rates": 0.3}},
     "whole": {"mode": "pdt", "augment": "light"},
     "resampled": {"mode": "pdt", "roi_size": [16] * 3, "orientation": "LPS", "spacing": [1.5, 1.5, 1.5]},
 }
@@ -114,7 +114,7 @@ def test_half_precision_is_close_and_the_same_every_time(cohort: Path, tmp_path:
     ("change", "same"),
     [
         ({"augment": "none"}, True),
-        ({"dropout_prob": 0.5}, True),
+        ({"dropout": {"prob": 0.5}}, True),
         ({"protocol": "legacy"}, False),
         ({"roi_size": [18] * 3}, False),
         ({"spacing": [2.0] * 3}, False),
@@ -210,6 +210,6 @@ def test_a_split_file_counts_by_content(tmp_path: Path) -> None:
     settings = []
     for text in ("a", "b", "a"):
         split.write_text(f"case_id,fold,available\n{text},train,t1+t2\n", encoding="utf-8")
-        pipeline = train_transforms(tuple(BRATS), mode="idt", subsets=str(split))
-        settings.append(getattr(pipeline, case_store.SETTINGS)["subsets"])
+        pipeline = train_transforms(tuple(BRATS), mode="idt", missing={"subsets": str(split)})
+        settings.append(getattr(pipeline, case_store.SETTINGS)["missing"]["subsets"])
     assert settings[0] == settings[2] != settings[1]

@@ -27,7 +27,7 @@ from tests.networks.golden import formula_input, formula_labels, with_formula_we
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "passion_train32.json").read_text())
 NETWORKS: dict[str, Callable[[], ModalityNetwork]] = {
     "rfnet": RFNet,
-    "mmformer": lambda: MMFormer(position_size=2, reference_bugs=True),
+    "mmformer": lambda: MMFormer(position_size=2, variant="passion-published"),
     "m2ftrans": lambda: M2FTrans(position_size=2),
 }
 

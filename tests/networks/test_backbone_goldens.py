@@ -23,7 +23,7 @@ pytestmark = pytest.mark.golden
 # one step of training: patches of 32, so positional embeddings of 2 tokens per axis
 STEP: dict[str, Callable[[], ModalityNetwork]] = {
     "rfnet": RFNet,
-    "mmformer": lambda: MMFormer(position_size=2, reference_bugs=True),
+    "mmformer": lambda: MMFormer(position_size=2, variant="passion-published"),
     "m2ftrans": lambda: M2FTrans(position_size=2),
 }
 FULL: dict[str, Callable[[], ModalityNetwork]] = {"rfnet": RFNet, "mmformer": MMFormer, "m2ftrans": M2FTrans}

@@ -259,7 +259,7 @@ def test_mmformer_published_student_quirks() -> None:
     def students(network: ModalityNetwork) -> torch.Tensor:
         return network.decode_student(network.encode(image, everything), sample, modality, visible)[0]
 
-    fixed, buggy = small("mmformer"), small("mmformer", reference_bugs=True)
+    fixed, buggy = small("mmformer"), small("mmformer", variant="passion-published")
     close(students(fixed), by_hand(fixed, one_hot & visible))  # a hidden modality has no tokens, as published
     third = (one_hot & visible).clone()
     third[3] = torch.tensor([False, False, True, False])
@@ -284,7 +284,7 @@ BAD_ARGUMENTS = [
     ("mmformer", {"heads": 3}, "multiple of heads = 3"),
     ("mmformer", {"position_size": [4, 4]}, "position_size"),
     ("m2ftrans", {"transformer_layers": 0}, "transformer_layers"),
-    ("mmformer", {"in_channels": 3, "reference_bugs": True}, "4-modality"),
+    ("mmformer", {"in_channels": 3, "variant": "passion-published"}, "4-modality"),
     ("rfnet", {"in_channels": 0}, "in_channels"),
     ("m2ftrans", {"spatial_dims": 4}, "spatial_dims"),
 ]

@@ -24,8 +24,8 @@ from medmap_monai.transforms.pipelines import train_transforms
 
 SETTINGS: list[dict[str, Any]] = [
     {"mode": "pdt", "augment": "published"},
-    {"mode": "idt_drop", "augment": "light", "missing_rates": 0.4},
-    {"mode": "idt", "augment": "published", "protocol": "legacy", "missing_rates": 0.4},
+    {"mode": "idt_drop", "augment": "light", "missing": {"rates": 0.4}},
+    {"mode": "idt", "augment": "published", "protocol": "legacy", "missing": {"rates": 0.4}},
     {"mode": "pdt", "augment": "none"},
     {"mode": "pdt", "augment": "published", "spatial_dims": 2},
 ]

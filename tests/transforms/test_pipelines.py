@@ -86,13 +86,13 @@ def test_clinical_normalisation_is_per_modality_over_its_own_voxels(tmp_path):
 
 def test_missing_rates_and_subsets_make_incomplete_data(tmp_path):
     study = make_study(tmp_path)
-    sample = _train(study, available=None, mode="idt", subsets={"case.01": "t1"}, augment="none")
+    sample = _train(study, available=None, mode="idt", missing={"subsets": {"case.01": "t1"}}, augment="none")
     assert sample["present_mask"].tolist() == [False, False, True, False]
-    first = _train(study, 0, available=None, mode="idt_drop", missing_rates=0.5, missing_seed=3)
-    second = _train(study, 1, available=None, mode="idt_drop", missing_rates=0.5, missing_seed=3)
+    first = _train(study, 0, available=None, mode="idt_drop", missing={"rates": 0.5, "seed": 3})
+    second = _train(study, 1, available=None, mode="idt_drop", missing={"rates": 0.5, "seed": 3})
     assert torch.equal(first["present_mask"], second["present_mask"])
     with pytest.raises(ValueError, match="mode 'pdt' uses all modalities"):
-        train_transforms(MODALITIES, mode="pdt", missing_rates=0.5)
+        train_transforms(MODALITIES, mode="pdt", missing={"rates": 0.5})
 
 
 def test_foreground_crop_lets_random_crops_see_tissue(tmp_path):
