@@ -119,7 +119,7 @@ class ModalityTrainer(SupervisedTrainer):
             network=network,
             optimizer=optimizer,
             loss_function=self._weighted_sum,
-            **({"prepare_batch": PrepareBatchExtraInput(masks), "decollate": False} | kwargs),
+            **dict[str, Any]({"prepare_batch": PrepareBatchExtraInput(masks), "decollate": False}, **kwargs),
         )
         # with bfloat16 nothing underflows, so nothing need be scaled or checked
         half = kwargs.get("amp_kwargs", {}).get("dtype") != torch.bfloat16

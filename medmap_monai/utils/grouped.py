@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ def grouped(kind: type[T], values: T | Mapping[str, Any] | None) -> T:
     """
     if isinstance(values, kind):
         return values
-    given: dict[str, Any] = dict(values or {})  # type: ignore[call-overload]
+    given = dict(cast("Mapping[str, Any]", values or {}))
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     unknown = sorted(set(given) - set(known))
     if unknown:
