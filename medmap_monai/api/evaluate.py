@@ -43,8 +43,9 @@ def evaluate(
 ) -> Evaluation:
     """Score every subset of the modalities of every study of ``dataset``.
 
-    The arguments are those of :func:`~medmap_monai.engines.run_bundle.run_evaluation`. Finished cases in ``output``
-    are kept: call again after an interruption.
+    The arguments are those of :func:`~medmap_monai.engines.run_bundle.run_evaluation`, and ``protocol``: ``clinical``
+    or ``legacy``, the published preprocessing; the bundle's when None. Finished cases in ``output`` are kept: call
+    again after an interruption.
 
     Raises:
         EvaluationIncompleteError: some studies failed; the others are done.
@@ -65,10 +66,9 @@ def evaluate(
         edition=edition,
         split=split,
         fold=fold,
-        protocol=protocol,
         device=device,
         resample=resample,
-        settings=settings,
+        settings={"protocol": protocol, **(settings or {})},
     )
     if summary is None:
         raise ValueError(f"this share of {output} is done, others are not: evaluate them, then merge (merge_only)")

@@ -58,6 +58,7 @@ def evaluate(
     if (num_shards is None) != (shard is None) and not merge:
         fail("give --num-shards and --shard together", 2)
     settings = {
+        "protocol": protocol,
         "edge_cases": {"hd95_empty": hd95_empty} if hd95_empty else None,
         "num_shards": num_shards,
         "shard": 0 if merge and shard is None else shard,
@@ -79,7 +80,6 @@ def evaluate(
             edition=edition,
             split=split,
             fold=fold,
-            protocol=protocol,
             device=device,
             resample=resample,
             trust=trust,

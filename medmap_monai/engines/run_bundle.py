@@ -80,7 +80,6 @@ def run_evaluation(
     edition: str | None = None,
     split: PathLike | None = None,
     fold: str | None = None,
-    protocol: str | None = None,
     device: str | None = None,
     resample: bool = False,
     trust: bool = True,
@@ -96,11 +95,10 @@ def run_evaluation(
         subsets: names such as ``flair+t2``; None means all.
         edition: names and label values of the studies; detected when None.
         split, fold: only the cases of a split file, and of its ``train``, ``val`` or ``test``.
-        protocol: ``clinical`` or ``legacy``, the published preprocessing; the bundle's when None.
         device: where to run; the best there is when None.
         resample: bring modalities with different grids to the reference grid.
         trust: False warns that a bundle is code.
-        settings: any other value of the configuration, by its id.
+        settings: any other value of the configuration, by its id, such as ``protocol``; None keeps the bundle's.
 
     Returns:
         the content of ``summary.json``; None when other shards are not done yet.
@@ -117,7 +115,6 @@ def run_evaluation(
         "edition": edition,
         "split_file": None if split is None else os.fspath(split),
         "fold": fold,
-        "protocol": protocol,
         "device": device,
         "resample": resample or None,
     }
