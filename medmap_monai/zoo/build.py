@@ -29,13 +29,16 @@ _SMALL = (
     "A model that was trained with `configs/phantom.json` has a smaller network: give the overlay at inference and "
     "evaluation too (`--config_file \"['configs/inference.json','configs/phantom.json']\"`). "
 )
-_VALUES = (
-    "`--split_file FILE` folds and availability from a file",
-    "`--mode pdt|idt|idt_drop` perfect data, imperfect data, or imperfect data with dropout",
-    "`--protocol clinical|legacy` preprocessing",
-    '`--orientation RAS`, `--spacing "[2,2,2]"` a fixed grid for the network (results are on the study\'s own)',
-    "`--select last|best` which epoch `model.pt` holds",
-)
+#: what a training's README says of a value, where that training has it
+_VALUES = {
+    "split_file": "`--split_file FILE` folds and availability from a file",
+    "mode": "`--mode pdt|idt|idt_drop` perfect data, imperfect data, or imperfect data with dropout",
+    "protocol": "`--protocol clinical|legacy` preprocessing",
+    "orientation": '`--orientation RAS`, `--spacing "[2,2,2]"` a fixed grid for the network (results are on the study\'s own)',
+    "select": "`--select last|best` which epoch `model.pt` holds",
+    "initial_weights": "`--initial_weights FILE` weights of the same network to start from",
+}
+_TRAIN = "train on your data\npython -m monai.bundle run training --config_file configs/train.json --dataset_dir DIR"
 _NUMBERS = "`--epochs`, `--batch_size`, `--learning_rate`, `--roi_size`, `--num_workers`, `--cache_rate`, `--device`."
 
 
@@ -54,7 +57,8 @@ def bundle_files(source: BundleSource) -> dict[str, str]:
         files["configs/edition.json"] = json_text(dict(source.edition))
     files["configs/metadata.json"] = json_text(_metadata(source))
     files["configs/logging.conf"] = (_COMMON / "logging.conf").read_text(encoding="utf-8")
-    files["docs/README.md"] = _readme(source, with_phantom=_PHANTOM in stages)
+    values = _config(source, "train", facts)
+    files["docs/README.md"] = _readme(source, values, with_phantom=_PHANTOM in stages)
     files["LICENSE"] = (_COMMON / "LICENSE").read_text(encoding="utf-8")
     files["models/.gitkeep"] = ""
     return files
@@ -166,7 +170,7 @@ def _metadata(source: BundleSource) -> dict[str, Any]:
     return metadata
 
 
-def _readme(source: BundleSource, with_phantom: bool) -> str:
+def _readme(source: BundleSource, training: Mapping[str, Any], with_phantom: bool) -> str:
     def last(key: str, default: str) -> str:
         return next(reversed(source.texts("readme", key)), default)
 
@@ -174,7 +178,8 @@ def _readme(source: BundleSource, with_phantom: bool) -> str:
     about = [part.get("readme", {}).get("about", part.get("description")) for part in source.parts]
     place = last("source", "")
     phantom_cohort = ", or on the synthetic phantom cohort" if with_phantom else ""
-    train_on = f"Train on {place} data that you obtained from its organisers" if place else "Train on data of your own"
+    data = f"{place} data that you obtained from its organisers" if place else "data of your own"
+    train_on = last("train_on", f"Train on {data}")
     size = "height, width" if source.spatial_dims == 2 else "..."
     interface = (
         f"The network takes `image` (batch, {len(modalities)}, {size}) in the order "
@@ -190,19 +195,21 @@ def _readme(source: BundleSource, with_phantom: bool) -> str:
         "python -m monai.bundle run --config_file \"['configs/train.json','configs/phantom.json']\"\n"
     )
     limits = source.texts("readme", "limits") or ["Research only. Nothing is known about this model yet."]
+    values = [text for key, text in _VALUES.items() if key in training]
     template = Template((_COMMON / "README.md").read_text(encoding="utf-8"))
     return template.substitute(
         task=_metadata(source)["task"],
         about=_wrapped("\n".join([text for text in about if text] + [last("weights", "")])),
         no_weights=_wrapped(f"{last('repository', _NO_WEIGHTS)} {train_on}{phantom_cohort}."),
         data=_wrapped(last("data", columns)),
+        train=last("train", _TRAIN),
         phantom_command=phantom_command if with_phantom else "",
         several=several_files,
         remark=_wrapped(
             (_SMALL if with_phantom else "")
             + "An interrupted training continues where it stopped; `--resume False` starts anew."
         ),
-        values=_wrapped(" · ".join([*_VALUES, *source.texts("readme", "values"), _NUMBERS])),
+        values=_wrapped(" · ".join([*values, *source.texts("readme", "values"), _NUMBERS])),
         interface=_wrapped(interface),
         limits="\n\n".join(map(_wrapped, reversed(limits))),
     )
