@@ -34,7 +34,9 @@ _VALUES = {
     "split_file": "`--split_file FILE` folds and availability from a file",
     "mode": "`--mode pdt|idt|idt_drop` perfect data, imperfect data, or imperfect data with dropout",
     "protocol": "`--protocol clinical|legacy` preprocessing",
-    "orientation": '`--orientation RAS`, `--spacing "[2,2,2]"` a fixed grid for the network (results are on the study\'s own)',
+    "orientation": (
+        '`--orientation RAS`, `--spacing "[2,2,2]"` a fixed grid for the network (results are on the study\'s own)'
+    ),
     "select": "`--select last|best` which epoch `model.pt` holds",
     "initial_weights": "`--initial_weights FILE` weights of the same network to start from",
 }
