@@ -27,6 +27,7 @@ TESTED_IN = {
     "submit-to-the-zoo": "tests/bundles/test_zoo_workflows.py",
     "federated": "tests/zoo/test_docs.py",
     "from-pacs-to-segmentation": "tests/clinical/test_from_pacs_page.py",
+    "monai-deploy": "tests/clinical/test_monai_deploy.py",
     "monai-label": "tests/bundles/test_monai_label.py",
     "synthetic-studies": "tests/cli/test_synth.py",
     "run-on-slurm": "tests/pipelines/test_slurm.py",
