@@ -118,15 +118,14 @@ def _show_bundles(console: Console) -> None:
 
 
 def _show_bundle(console: Console, bundle: Path) -> None:
-    import json
-
     from medmap_monai.utils.find_bundle import find_bundle
+    from medmap_monai.utils.json_file import read_json
 
     root = find_bundle(bundle)
     metadata = root / "configs" / "metadata.json"
     if not metadata.is_file():
         raise FileNotFoundError(f"{root} is not a bundle: it has no {metadata.relative_to(root)}")
-    content = json.loads(metadata.read_text(encoding="utf-8"))
+    content = read_json(metadata)
     console.print(f"[bold]{content.get('name', root.name)}[/bold] {content['version']}\n{content['description']}")
     image = content["network_data_format"]["inputs"]["image"]
     pred = content["network_data_format"]["outputs"]["pred"]

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from medmap_monai.utils.find_bundle import find_bundle
+from medmap_monai.utils.json_file import read_json
 
 _META = "medmap_modality_files"
 
@@ -69,7 +70,8 @@ def bundle_modalities(bundle: Path, overlays: Sequence[str] = ()) -> tuple[str, 
         path = next((p for p in (bundle / "configs" / f"{name}.json", Path(name)) if p.is_file()), None)
         if path is None:
             continue
-        found = json.loads(path.read_text(encoding="utf-8")).get("modalities", modalities)
+        content = read_json(path, "configuration")
+        found = content.get("modalities", modalities) if isinstance(content, dict) else modalities
         modalities = found if isinstance(found, list) else modalities
     if not modalities:
         raise ValueError(f"{bundle} does not list its modalities in configs/inference.json")

@@ -68,6 +68,12 @@ def split(
             _write_published(compat, chosen, names, rates, output, PUBLISHED_SEED if seed is None else seed)
         else:
             groups = None if strata is None else read_strata(strata, *_two_columns(strata_columns))
+            lacking = [name for name in names if groups is not None and name not in groups]
+            if lacking:
+                raise ValueError(
+                    f"strata file {strata} has no row for {len(lacking)} of {len(names)} cases, such as {lacking[0]}; "
+                    f"add a row with its {strata_columns.replace(',', ' and ')}"
+                )
             folds = [fold.strip() for fold in withhold_from.split(",")]
             rows = make_split(
                 names, chosen.modalities, rates, val, test, train, seed or 0, groups, allocation, folds, patients

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from medmap_monai.data.editions import EDITIONS, Edition
 from medmap_monai.modalities import Modalities
+from medmap_monai.utils.json_file import read_json
 
 #: a file of this name in the folder of a cohort says how to read it
 EDITION_FILE = "edition.json"
@@ -42,11 +42,7 @@ def read_edition(path: str | os.PathLike[str]) -> Edition:
     source = Path(path)
     if not source.is_file():
         raise FileNotFoundError(f"edition file {source} does not exist")
-    try:
-        content = json.loads(source.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"edition file {source} is not valid JSON: {error}") from error
-    return edition_from(content, f"edition file {source}")
+    return edition_from(read_json(source, "edition file"), f"edition file {source}")
 
 
 def edition_from(content: Any, where: str = "edition") -> Edition:

@@ -64,7 +64,8 @@ class EvaluationRecords:
 
         Args:
             seen: the cases that the weights were trained with, where that is known. Each record then has a ``fold``:
-                ``train``, ``val`` or ``unseen``; ``unknown`` otherwise.
+                ``train``, ``val`` or ``unseen``; ``unknown`` otherwise. A case is known by its name, its patient,
+                or its images, whatever they are called now.
 
         Raises:
             FileNotFoundError: ``source`` or ``split_file`` is absent.
@@ -96,7 +97,7 @@ class EvaluationRecords:
                 f"{self.split_file or self.source} has no case" + (f" in fold {self.fold}" * bool(self.fold))
             )
         for case_id, record in records.items():
-            record["fold"] = UNKNOWN if seen is None else seen.fold_of(case_id, _patient(record))
+            record["fold"] = UNKNOWN if seen is None else seen.fold_of(case_id, _patient(record), record.get("study"))
         if self.fold is None and self.split_file is None and seen is not None:
             unseen = {case_id: record for case_id, record in records.items() if record["fold"] == UNSEEN}
             if not unseen:

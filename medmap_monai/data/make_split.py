@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from medmap_monai.data.availability import draw_availability
 from medmap_monai.data.folds import assign_folds
 from medmap_monai.data.splits import FOLDS, SplitRow
 from medmap_monai.modalities import Modalities
+from medmap_monai.utils.csv_rows import read_csv_rows, read_text
 
 
 def make_split(
@@ -74,14 +73,26 @@ def read_strata(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a column is absent; the message lists those that exist.
+        ValueError: names file, line and column, and what to do: a column is absent (those that exist are listed), a
+            cell is empty, or a case has two strata.
     """
     source = Path(path)
     if not source.is_file():
         raise FileNotFoundError(f"strata file {source} does not exist")
-    reader = csv.DictReader(io.StringIO(source.read_text(encoding="utf-8-sig")))
-    header = list(reader.fieldnames or ())
-    for column in (case_column, stratum_column):
-        if column not in header:
-            raise ValueError(f"strata file {source} has no column {column!r}; it has {header}")
-    return {row[case_column]: row[stratum_column] for row in reader}
+    strata: dict[str, str] = {}
+    for line, row in read_csv_rows(source, "strata file", read_text(source, "strata file")):
+        where = f"strata file {source}, line {line}"
+        for column in (case_column, stratum_column):
+            if column not in row:
+                raise ValueError(
+                    f"strata file {source} has no column {column!r}; it has {list(row)}; name the two with "
+                    "--strata-columns CASE,STRATUM"
+                )
+            if not row[column]:
+                raise ValueError(f"{where}: column {column!r} is empty; every case needs a name and a stratum")
+        case_id, stratum = row[case_column], row[stratum_column]
+        if strata.setdefault(case_id, stratum) != stratum:
+            raise ValueError(f"{where}: case {case_id} is {stratum!r} here and {strata[case_id]!r} above; keep one row")
+    if not strata:
+        raise ValueError(f"strata file {source} lists no case")
+    return strata

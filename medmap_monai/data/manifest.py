@@ -14,7 +14,9 @@ from typing import Any
 from medmap_monai.data.editions import EDITIONS, NIFTI_ENDINGS, Edition, get_edition
 from medmap_monai.data.studies import StudyScan, combine_errors
 from medmap_monai.data.study import ImageSource, Study, StudyError
+from medmap_monai.utils.csv_rows import read_csv_rows, read_text
 from medmap_monai.utils.files import write_text
+from medmap_monai.utils.json_file import parse_json
 
 CASE_ID, LABEL, EDITION = "case_id", "label", "edition"
 _CHANNEL = re.compile(r"(?P<path>.+\.nii(?:\.gz)?)#(?P<channel>\d+)")
@@ -50,17 +52,18 @@ def scan_manifest(path: str | os.PathLike[str], edition: str | Edition | None = 
     source = Path(os.path.abspath(path))
     if not source.is_file():
         raise FileNotFoundError(f"manifest {source} does not exist")
-    rows, named = _rows(source)
-    if not rows:
+    placed, named = _rows(source)
+    if not placed:
         raise ValueError(f"manifest {source} lists no case")
+    rows = [row for _, row in placed]
     chosen = get_edition(edition or _named(named, source) or _edition_of_columns(source, rows))
     _check_columns(source, rows, chosen)
     studies: list[Study] = []
     errors: list[StudyError] = []
     seen: set[str] = set()
-    for number, row in enumerate(rows, start=1):
+    for place, row in placed:
         try:
-            studies.append(_study(row, number, source, chosen, seen))
+            studies.append(_study(row, place, source, chosen, seen))
         except StudyError as error:
             errors.append(error)
     return StudyScan(studies, errors, chosen)
@@ -111,32 +114,24 @@ def _named(named: Any, source: Path) -> Any:
     return str(source.parent / named) if is_file else named
 
 
-def _rows(source: Path) -> tuple[list[dict[str, str]], Any]:
-    """The rows as text cells, and the edition that the manifest names as a whole."""
-    text = source.read_text(encoding="utf-8-sig")
+def _rows(source: Path) -> tuple[list[tuple[str, dict[str, str]]], Any]:
+    """The rows as text cells, each with its place in the file, and the edition that the manifest names as a whole."""
+    text = read_text(source, "manifest")
     named = None
     if source.suffix == ".json":
-        try:
-            content: Any = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"manifest {source} is not valid JSON: {error}") from error
+        content: Any = parse_json(text, f"manifest {source}")
         if isinstance(content, Mapping):
             named, content = content.get(EDITION), content.get("cases")
         if not isinstance(content, list) or not all(isinstance(row, Mapping) for row in content):
             raise ValueError(f'manifest {source} must hold a list of cases, or {{"edition": ..., "cases": [...]}}')
-        rows = [{str(k): "" if v is None else str(v).strip() for k, v in row.items()} for row in content]
+        cells = [{str(k): "" if v is None else str(v).strip() for k, v in row.items()} for row in content]
+        rows = [(f"case number {number}", row) for number, row in enumerate(cells, start=1)]
     elif source.suffix == ".csv":
-        header = text.partition("\n")[0]
-        delimiter = max(",;\t", key=header.count)  # spreadsheets of many countries write semicolons
-        reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
-        rows = []
-        for row in reader:
-            if None in row or any(value is None for value in row.values()):
-                raise ValueError(f"manifest {source}, line {reader.line_num}: not as many cells as the header has")
-            rows.append({key.strip(): value.strip() for key, value in row.items()})
+        # spreadsheets of many countries write semicolons
+        rows = [(f"line {line}", row) for line, row in read_csv_rows(source, "manifest", text, delimiters=",;\t")]
     else:
         raise ValueError(f"manifest {source} must end in .csv or .json")
-    editions = {row[EDITION] for row in rows if row.get(EDITION)}
+    editions = {row[EDITION] for _, row in rows if row.get(EDITION)}
     if len(editions) > 1:
         raise ValueError(f"manifest {source} mixes the editions {sorted(editions)}; one manifest describes one")
     return rows, named or next(iter(editions), None)
@@ -171,25 +166,29 @@ def _check_columns(source: Path, rows: list[dict[str, str]], edition: Edition) -
             )
 
 
-def _study(row: dict[str, str], number: int, source: Path, edition: Edition, seen: set[str]) -> Study:
+def _study(row: dict[str, str], place: str, source: Path, edition: Edition, seen: set[str]) -> Study:
     case_id = row.get(CASE_ID, "")
     if not case_id:
-        raise StudyError(f"(row {number})", f"{CASE_ID} is empty", source)
+        raise StudyError(f"({place})", f"column {CASE_ID} is empty; every row needs the name of its case", source)
     if case_id in seen:
-        raise StudyError(case_id, "listed twice", source)
+        raise StudyError(case_id, f"{place}: listed twice; keep one row of each {CASE_ID}", source)
     if re.search(r"[\\/]", case_id) or case_id in (".", ".."):
-        raise StudyError(case_id, "a case id names output files, so it may not be a path", source)
+        raise StudyError(case_id, f"{place}: a {CASE_ID} names output files, so it may not be a path", source)
     seen.add(case_id)
-    images = {name: _image(case_id, name, row[name], source, edition) for name in edition.modalities if row.get(name)}
+    images = {
+        name: _image(case_id, name, row[name], place, source, edition) for name in edition.modalities if row.get(name)
+    }
     if not images:
-        raise StudyError(case_id, f"no modality; expected any of the columns {list(edition.modalities)}", source)
-    label = _image(case_id, LABEL, row[LABEL], source, edition).path if row.get(LABEL) else None
+        raise StudyError(
+            case_id, f"{place}: no modality; expected a file in any of the columns {list(edition.modalities)}", source
+        )
+    label = _image(case_id, LABEL, row[LABEL], place, source, edition).path if row.get(LABEL) else None
     extra = {k: v for k, v in row.items() if k not in edition.modalities and k not in (CASE_ID, LABEL, EDITION)}
     built_in = EDITIONS.get(edition.name) is edition
     return Study(case_id, images, label, edition.name if built_in else edition, extra)
 
 
-def _image(case_id: str, name: str, text: str, source: Path, edition: Edition) -> ImageSource:
+def _image(case_id: str, name: str, text: str, place: str, source: Path, edition: Edition) -> ImageSource:
     found = _CHANNEL.fullmatch(text)
     path = Path(os.path.abspath(source.parent / (found["path"] if found else text)))
     channel = int(found["channel"]) if found else None
@@ -197,6 +196,9 @@ def _image(case_id: str, name: str, text: str, source: Path, edition: Edition) -
         channel = edition.channels[name]
     if not path.is_file():
         raise StudyError(
-            case_id, f"the file for {name} does not exist; leave the cell of an absent modality empty ({source})", path
+            case_id,
+            f"the file of column {name} does not exist; correct the cell, or leave it empty where there is no such "
+            f"image ({source}, {place})",
+            path,
         )
     return ImageSource(path, channel)

@@ -162,7 +162,7 @@ def _verified(target: Path, recipe: PhantomRecipe) -> Path:
     """``target``, when it holds exactly the cohort of the recipe."""
     try:
         found = json.loads((target / MARKER_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or found.get("generator") != GENERATOR:
         raise ValueError(f"{target} exists and is not a phantom cohort; choose another folder")

@@ -28,11 +28,15 @@ def parse_passion(
     """
     order = modalities or BRATS
     reader = csv.reader(io.StringIO(text, newline=""))
-    if tuple(next(reader, ())) != PASSION_HEADER:
+    try:
+        lines = [(reader.line_num, cells) for cells in reader]
+    except csv.Error as error:
+        raise ValueError(f"{source}, line {reader.line_num}: {error}") from error
+    if not lines or tuple(lines[0][1]) != PASSION_HEADER:
         raise ValueError(f"{source}: the header must be {','.join(PASSION_HEADER)}")
     rows = []
-    for cells in reader:
-        where = f"{source}, line {reader.line_num}"
+    for line, cells in lines[1:]:
+        where = f"{source}, line {line}"
         if len(cells) != len(PASSION_HEADER):
             raise ValueError(f"{where}: {len(PASSION_HEADER)} cells expected, got {len(cells)}")
         name, mask_id, mask_text, ids_text = (cell.strip() for cell in cells)

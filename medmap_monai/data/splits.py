@@ -17,7 +17,9 @@ from medmap_monai.data.patients import GROUP
 from medmap_monai.data.published_splits import PASSION_HEADER, parse_passion
 from medmap_monai.modalities import SUBSET_SEPARATOR, Modalities
 from medmap_monai.utils.csv_cells import plain_cell, quoted_row
+from medmap_monai.utils.csv_rows import read_csv_rows, read_text
 from medmap_monai.utils.files import write_text
+from medmap_monai.utils.json_file import parse_json
 
 FOLDS = ("train", "val", "test")
 HEADER = ("case_id", "fold", "available", "seed", "rates")
@@ -137,7 +139,7 @@ def read_case_list(path: str | os.PathLike[str]) -> list[str]:
     source = Path(path)
     if not source.is_file():
         raise FileNotFoundError(f"case list {source} does not exist")
-    lines = [line.strip() for line in source.read_text(encoding="utf-8-sig").splitlines()]
+    lines = [line.strip() for line in read_text(source, "case list").splitlines()]
     names = [line for line in lines if line and not line.startswith("#")]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -230,33 +232,24 @@ def parse_rates(text: str) -> dict[str, float]:
 
 
 def _from_csv(source: Path, text: str) -> list[SplitRow]:
-    reader = csv.DictReader(io.StringIO(text))
-    try:
-        header = tuple(reader.fieldnames or ())
-        records = [(reader.line_num, record) for record in reader]
-    except csv.Error as error:
-        raise ValueError(f"{source}, line {reader.line_num}: {error}") from error
-    if "case_id" not in header or not set(header) <= set(_COLUMNS):
+    records = list(read_csv_rows(source, "split file", text))
+    header = tuple(records[0][1]) if records else ()
+    if records and ("case_id" not in header or not set(header) <= set(_COLUMNS)):
         raise ValueError(
             f"split file {source} has the columns {list(header)}; allowed are {list(_COLUMNS)} (case_id is needed) or "
             f"the published {list(PASSION_HEADER)}"
         )
     rows = []
     for line, record in records:
-        if None in record or None in record.values():
-            raise ValueError(f"{source}, line {line}: {len(header)} cells expected")
         try:
-            rows.append(_row({key: plain_cell(value.strip()) for key, value in record.items()}))
+            rows.append(_row({key: plain_cell(value) for key, value in record.items()}))
         except ValueError as error:
-            raise ValueError(f"{source}, line {line}: {error}") from error
+            raise ValueError(f"split file {source}, line {line}: {error}") from error
     return rows
 
 
 def _from_json(source: Path, text: str) -> list[SplitRow]:
-    try:
-        content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"split file {source} is not valid JSON: {error}") from error
+    content = parse_json(text, f"split file {source}")
     if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
         raise ValueError(f"split file {source} must hold a list of cases with the keys {list(_COLUMNS)}")
     rows = []

@@ -1,16 +1,18 @@
-"""Which cases weights were trained on, written beside them, so that an evaluation knows what they have not seen."""
+"""What weights were trained on, written beside them, so that an evaluation knows what they have not seen."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medmap_monai.data.patients import patient_of_study
 from medmap_monai.data.study import Study
+from medmap_monai.utils.file_stamp import file_fingerprint
 from medmap_monai.utils.files import file_sha256, write_text
 
 _SUFFIX = "_cases.json"
@@ -24,17 +26,44 @@ class TrainingCases:
 
     train: the weights were fitted to them.
     val: the training was watched on them, and may have been stopped or selected by them.
+    images: case id -> fingerprints of its images, by which a copy under another name is recognised.
+    window: voxels of the random crops; empty where whole volumes were seen, or nothing is known.
+    orientation: axis codes of all images as the network saw them, such as ``LPS``; empty where they differ.
     """
 
     train: Mapping[str, str]
     val: Mapping[str, str]
+    images: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    window: tuple[int, ...] = ()
+    orientation: str = ""
 
-    def fold_of(self, case_id: str, patient: str) -> str:
-        """``train`` or ``val`` where the weights saw the case, or another case of its patient; else ``unseen``."""
+    def fold_of(self, case_id: str, patient: str, study: Study | None = None) -> str:
+        """``train`` or ``val`` where the weights saw the case, another case of its patient, or its images; else
+        ``unseen``."""
+        known = {case_id, *self._cases_with_images_of(study)}
         for fold, cases in (("train", self.train), ("val", self.val)):
-            if case_id in cases or patient in set(cases.values()):
+            if known & set(cases) or patient in set(cases.values()):
                 return fold
         return UNSEEN
+
+    def _cases_with_images_of(self, study: Study | None) -> list[str]:
+        """The cases that most images of ``study`` are of; one alone may be a constant image, which many cases have."""
+        if study is None or not self.images:
+            return []
+        found = set(image_fingerprints(study))
+        shared = Counter({case: len(found & set(images)) for case, images in self.images.items()})
+        return [case for case, count in shared.most_common(1) if 2 * count > len(found)]
+
+
+def image_fingerprints(study: Study) -> list[str]:
+    """Of the files of ``study`` that can be read, each once."""
+    found = []
+    for path in dict.fromkeys(source.path for source in study.images.values()):
+        try:
+            found.append(file_fingerprint(path))
+        except OSError:
+            continue  # told when it is read
+    return found
 
 
 def cases_path(weights: str | os.PathLike[str]) -> Path:
@@ -46,6 +75,7 @@ def cases_path(weights: str | os.PathLike[str]) -> Path:
 def training_cases_of(train: Iterable[Mapping[str, Any]], val: Iterable[Mapping[str, Any]]) -> TrainingCases | None:
     """The cases of two lists of records ``{"case_id", "study"}``; None where one does not say its case."""
     folds: list[dict[str, str]] = []
+    images: dict[str, list[str]] = {}
     for records in (train, val):
         cases: dict[str, str] = {}
         for record in records:
@@ -54,8 +84,10 @@ def training_cases_of(train: Iterable[Mapping[str, Any]], val: Iterable[Mapping[
             study = record.get("study")
             case_id = str(record["case_id"])
             cases[case_id] = patient_of_study(study) if isinstance(study, Study) else case_id
+            if isinstance(study, Study):
+                images[case_id] = image_fingerprints(study)
         folds.append(cases)
-    return TrainingCases(*folds)
+    return TrainingCases(folds[0], folds[1], images={case: found for case, found in images.items() if found})
 
 
 def write_training_cases(weights: str | os.PathLike[str], cases: TrainingCases | None) -> None:
@@ -64,7 +96,7 @@ def write_training_cases(weights: str | os.PathLike[str], cases: TrainingCases |
     if cases is None:
         path.unlink(missing_ok=True)
         return
-    content = {"format": 1, "sha256": file_sha256(weights), "train": dict(cases.train), "val": dict(cases.val)}
+    content = {"format": 1, "sha256": file_sha256(weights), **asdict(cases)}
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
@@ -74,8 +106,14 @@ def read_training_cases(weights: str | os.PathLike[str]) -> TrainingCases | None
         content = json.loads(cases_path(weights).read_text(encoding="utf-8"))
         if content["format"] != 1 or content["sha256"] != file_sha256(weights):
             return None
-        return TrainingCases(dict(content["train"]), dict(content["val"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return TrainingCases(
+            dict(content["train"]),
+            dict(content["val"]),
+            {str(case): [str(image) for image in images] for case, images in content.get("images", {}).items()},
+            tuple(int(size) for size in content.get("window", ())),
+            str(content.get("orientation", "")),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

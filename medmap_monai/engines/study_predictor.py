@@ -19,11 +19,13 @@ from torch import nn
 
 from medmap_monai.data.study import Study, StudyError
 from medmap_monai.data.study_dataset import ERROR, ORIGIN, failure_text, study_files
+from medmap_monai.data.training_cases import TrainingCases, read_training_cases
 from medmap_monai.engines.corrected_maps import keep_corrected
 from medmap_monai.engines.prediction_facts import PredictionFacts, collect_facts
 from medmap_monai.engines.prediction_record import COLUMNS, failed_record, finished_record, table_row
 from medmap_monai.engines.result_flags import result_flags
 from medmap_monai.engines.training_checkpoint import load_model
+from medmap_monai.engines.unlike_training import unlike_training
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.nifti_provenance import read_provenance
 from medmap_monai.transforms.restore import PROVENANCE
@@ -112,6 +114,7 @@ class StudyPredictor(SupervisedEvaluator):
         self.skipped: list[str] = []
         self.again: dict[str, str] = {}
         self.facts: PredictionFacts | None = None
+        self._seen: TrainingCases | None = None
         self._amp = bool(kwargs.get("amp", False))
         self._postprocessing = kwargs.get("postprocessing")
         prepare = PrepareBatchExtraInput({"modality_mask": "modality_mask"})
@@ -137,6 +140,7 @@ class StudyPredictor(SupervisedEvaluator):
             self.network, self.checkpoint, self._parts(dataset), self.bundle, self.protocol, self.reliability
         )
         self.facts = facts
+        self._seen = None if self.checkpoint is None else read_training_cases(self.checkpoint)
         for remark in facts.remarks:
             _log.warning("%s", remark)
         self._leave_out_finished(records, facts)
@@ -282,6 +286,7 @@ class StudyPredictor(SupervisedEvaluator):
             json.dumps({**told, "inputs": {name: file["sha256"] for name, file in inputs.items()}})
         ]
         notes = _texts([batchdata.get(NOTES), getattr(batchdata[CommonKeys.IMAGE], "meta", {}).get(NOTES)])
+        notes += unlike_training(batchdata[CommonKeys.IMAGE][0], getattr(self.inferer, "roi_size", -1), self._seen)
         if corrected is not None:
             name = os.path.relpath(corrected, self.output_dir)
             notes.append(f"the label map that was there had been changed since it was written; it is kept as {name}")

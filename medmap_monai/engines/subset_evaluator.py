@@ -19,7 +19,7 @@ from torch import nn
 
 from medmap_monai.data.editions import Edition
 from medmap_monai.data.study_dataset import ERROR, ORIGIN, failure_of
-from medmap_monai.data.training_cases import UNKNOWN
+from medmap_monai.data.training_cases import UNKNOWN, read_training_cases
 from medmap_monai.engines.case_maps import write_case_maps
 from medmap_monai.engines.case_origin import forget_changed
 from medmap_monai.engines.case_scorer import CaseScorer
@@ -31,6 +31,7 @@ from medmap_monai.engines.fingerprint import software_versions, weights_sha256
 from medmap_monai.engines.results_store import FAILURES_FILE, METRICS_FILE, SUMMARY_FILE, ResultsStore, read_metrics
 from medmap_monai.engines.score_pool import ScorePool
 from medmap_monai.engines.training_checkpoint import load_model
+from medmap_monai.engines.unlike_training import unlike_training
 from medmap_monai.inferers.subset_sweep import SubsetSweepInferer
 from medmap_monai.metrics.regions import Region
 from medmap_monai.metrics.reliability import RELIABILITY_FILE, write_reliability
@@ -119,6 +120,7 @@ class SubsetEvaluator:
         """
         cases = EvaluationCases.read(self.dataset, self.checkpoint)
         edition = self._edition_of(cases)
+        self._seen = None if self.checkpoint is None else read_training_cases(self.checkpoint)
         if self.checkpoint is not None and not self.work.merge_only:
             load_model(self.network, self.checkpoint)
         self._classes = edition.classes if edition else ()
@@ -223,6 +225,7 @@ class SubsetEvaluator:
             if maps:
                 write_case_maps(scorer.cut(case_id, sample, maps, self._classes), store.maps_path(case_id))
             notes = [str(note) for note in getattr(sample["image"], "meta", {}).get(NOTES, ())]
+            notes += unlike_training(sample["image"], getattr(self.inferer, "roi_size", -1), self._seen)
             for note in notes:
                 _log.warning("case %s: %s", case_id, note)
             if ORIGIN in sample:

@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from medmap_monai.data.training_cases import TrainingCases, training_cases_of, write_training_cases
 from medmap_monai.engines.finite_guard import TrainingDivergedError
+from medmap_monai.engines.unlike_training import training_orientation, training_window
 from medmap_monai.methods.base import Method
 from medmap_monai.utils.files import atomic_path, remove_stale
 
@@ -78,6 +80,7 @@ class TrainingCheckpoint:
         self.validator = validator
         self.initial_weights = initial_weights
         self.best_metric: float | None = None
+        self._known_cases: TrainingCases | None = None
         self.logger = logging.getLogger(__name__)
 
     def attach(self, engine: Any) -> None:
@@ -170,7 +173,13 @@ class TrainingCheckpoint:
         train = getattr(getattr(engine.data_loader, "dataset", None), "data", None)
         loader = getattr(self.validator, "data_loader", None)
         val = [] if self.validator is None else getattr(getattr(loader, "dataset", None), "data", None)
-        return None if not train or val is None else training_cases_of(train, val)
+        if self._known_cases is None and train and val is not None:
+            found = training_cases_of(train, val)
+            pipeline = getattr(engine.data_loader.dataset, "transform", None)
+            self._known_cases = found and replace(
+                found, window=training_window(pipeline), orientation=training_orientation(pipeline, train)
+            )
+        return self._known_cases
 
     def _improved(self) -> bool:
         """Whether the validator's newest key metric is the best so far; remembers it."""

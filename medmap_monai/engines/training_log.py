@@ -51,8 +51,14 @@ class TrainingLog:
             return
         self._has_read = True
         if engine.state.epoch > 1 and self.path.is_file():
-            with self.path.open(newline="") as file:
-                rows = [(int(r["epoch"]), r["name"], r["value"]) for r in csv.DictReader(file)]
+            try:
+                with self.path.open(newline="") as file:
+                    rows = [(int(r["epoch"]), r["name"], r["value"]) for r in csv.DictReader(file)]
+            except (csv.Error, KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{self.path} is not the log of this training ({type(error).__name__}: {error}); move it away, and "
+                    "the training goes on with a new one"
+                ) from error
             self._rows = [row for row in rows if row[0] < engine.state.epoch]
         self._validated = max((epoch for epoch, name, _ in self._rows if name.startswith("val_")), default=0)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from medmap_monai.utils.json_file import read_json
 
 
 def load_plan(path: Path) -> dict[str, Any]:
@@ -12,7 +13,7 @@ def load_plan(path: Path) -> dict[str, Any]:
 
     Variants of both are kept, its own win.
     """
-    plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    plan: dict[str, Any] = read_json(path, "plan")
     if "base" not in plan:
         return plan
     base = load_plan(path.parent / plan.pop("base"))

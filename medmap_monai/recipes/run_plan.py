@@ -111,7 +111,7 @@ def _read(step: Step) -> _Record | None:
         if content["state"] not in (STARTED, FINISHED):
             raise ValueError(f"unknown state {content['state']}")
         return _Record(content["state"], dict(content["made_with"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ChangedStepError(f"{step.record} is not the record of a step ({error}); delete {_place(step)}") from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pandas as pd
 
 from medmap_monai.engines.results_store import FAILURES_FILE, MAPS_FOLDER, METRICS_FILE, SUMMARY_FILE, read_metrics
 from medmap_monai.modalities import Modalities
+from medmap_monai.utils.json_file import read_json
 
 TRAINING_FILE = "training.csv"
 BALANCE_FILE = "balance.csv"
@@ -115,13 +115,15 @@ def read_run(
     if not path.is_dir():
         raise RunError(f"{path} is not a folder")
     try:
-        summary = json.loads((path / SUMMARY_FILE).read_text(encoding="utf-8"))
+        summary = read_json(path / SUMMARY_FILE)
         table = read_metrics(path / METRICS_FILE)
     except FileNotFoundError as error:
         raise RunError(
             f"{path} holds no finished evaluation ({Path(str(error.filename)).name} is missing); "
             "run medmap evaluate to its end, or merge its shards with --merge"
         ) from None
+    except ValueError as error:
+        raise RunError(f"the evaluation in {path} is damaged: {error}; run medmap evaluate again") from error
     if not isinstance(summary, dict) or summary.get("format") != 1:
         raise RunError(f"{path / SUMMARY_FILE} is not a summary of format 1")
     failures: list[dict[str, str]] = []

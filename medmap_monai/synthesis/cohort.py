@@ -131,7 +131,7 @@ def ensure_synthetic_cohort(
                 raise  # otherwise another process was faster
     try:
         found = json.loads((target / MARKER_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         found = {}
     wanted = _details(
         get_edition(edition), load_priors(priors)["name"], anatomy, cases, spacing, seed, first_case, anatomies

@@ -107,12 +107,18 @@ def _read(path: Path) -> tuple[tuple[str, ...], dict[str, dict[str, str]]]:
     rows: dict[str, dict[str, str]] = {}
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.DictReader(file)
-        columns = tuple(reader.fieldnames or ())
-        for row in reader:
-            if row.get(_KEY) and None not in row and None not in row.values():
-                cells = {name: plain_cell(cell) for name, cell in row.items()}
-                rows.pop(cells[_KEY], None)
-                rows[cells[_KEY]] = cells
+        try:
+            columns = tuple(reader.fieldnames or ())
+            for row in reader:
+                if row.get(_KEY) and None not in row and None not in row.values():
+                    cells = {name: plain_cell(cell) for name, cell in row.items()}
+                    rows.pop(cells[_KEY], None)
+                    rows[cells[_KEY]] = cells
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}, line {reader.line_num}: {error}; it is damaged: move it away, its rows are made again from "
+                "the records beside it"
+            ) from error
     return columns, rows
 
 

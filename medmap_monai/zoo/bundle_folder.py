@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
@@ -16,6 +15,7 @@ from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from medmap_monai.utils.find_bundle import find_bundle
+from medmap_monai.utils.json_file import parse_json
 
 #: configuration files that are run together, by the name of the set; ``base+overlay`` merges from left to right
 CONFIG_SETS: dict[str, tuple[str, ...]] = {
@@ -175,7 +175,4 @@ def load_json(path: Path) -> Any:
             raise ValueError(f"{path} names {twice} twice in one object")
         return dict(pairs)
 
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    return parse_json(path.read_bytes(), str(path), unique)

@@ -39,6 +39,8 @@ def read_index_text(zoo: str | os.PathLike[str]) -> str:
             content: bytes = stream.read(_INDEX_LIMIT + 1)
     except (OSError, ValueError) as error:
         raise FetchError(f"cannot read {_index_location(zoo)}: {error}") from error
+    except Exception as error:  # http.client's errors are no OSErrors
+        raise FetchError(f"cannot read {_index_location(zoo)}: {type(error).__name__} {error}") from error
     if len(content) > _INDEX_LIMIT:
         raise FetchError(f"{_index_location(zoo)} is larger than {_INDEX_LIMIT} bytes; that is no index")
     return content.decode("utf-8", errors="replace")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from packaging.version import InvalidVersion, Version
 
 from medmap_monai.utils.files import write_text
+from medmap_monai.utils.json_file import parse_json
 
 INDEX_NAME = "model_info.json"
 _PACKAGE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_-]*?)_v(?P<version>[^/\\]+)")
@@ -78,10 +79,7 @@ def read_index(text: str) -> list[IndexEntry]:
     Raises:
         ValueError: the text is no such index.
     """
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{INDEX_NAME} is not valid JSON: {error}") from error
+    content = parse_json(text, INDEX_NAME)
     if not isinstance(content, Mapping):
         raise ValueError(f"{INDEX_NAME} must hold an object")
     entries = []
@@ -129,8 +127,8 @@ def _inspect(path: Path) -> tuple[str, str]:
     name, version = match["name"], match["version"]
     try:
         with zipfile.ZipFile(path) as archive:
-            metadata = json.loads(archive.read(f"{name}/configs/metadata.json"))
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            metadata = parse_json(archive.read(f"{name}/configs/metadata.json"), "its metadata.json")
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ValueError(f"{path.name} is not the package of a bundle {name}: {error}") from error
     if str(metadata.get("version")) != version:
         raise ValueError(f"{path.name} holds version {metadata.get('version')}")

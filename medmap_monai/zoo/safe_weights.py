@@ -132,7 +132,7 @@ def _require_text(file: Path) -> None:
     if file.suffix.lower() == ".json":
         try:
             json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise UnsafeFileError(f"{file.name} is named as JSON and is none: {error}") from None
 
 

@@ -92,7 +92,8 @@ def test_two_processes_train_one_model(
     assert [row["epoch"] for row in rows(bundle / "runs/training.csv") if row["name"] == "loss"] == ["1"]
     cases = read_training_cases(bundle / "models/model.pt")
     assert cases is not None
-    assert (len(cases.train), len(cases.val)) == (6, 1)
+    assert (len(cases.train), len(cases.val), len(cases.images)) == (6, 1, 7)
+    assert (cases.window, cases.orientation) == ((32, 32, 32), "LPS")
 
 
 def test_absent_data_is_named(make_bundle: Callable[..., Path], run_command: Run) -> None:

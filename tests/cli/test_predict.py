@@ -22,6 +22,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from medmap_monai.cli.main import app
+from medmap_monai.data.training_cases import TrainingCases, write_training_cases
 from medmap_monai.modalities import BRATS
 from medmap_monai.networks.unet import ModalityUNet
 from medmap_monai.transforms.load_study import LoadStudyd
@@ -94,9 +95,17 @@ def test_every_study_gives_a_label_map_on_its_own_grid_and_a_row(
         assert float(row["seconds"]) >= 0
 
 
-def test_a_single_study_folder(predict: Callable[..., Result], studies: Path, tmp_path: Path) -> None:
-    assert predict(studies / "BraTS20_Training_002").exit_code == 0
+def test_a_single_study_folder_that_is_not_as_in_training(
+    predict: Callable[..., Result], studies: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "brats_unet_dropout" / "models" / "model.pt"
+    write_training_cases(weights, TrainingCases({}, {}, window=(24, 24, 24), orientation="RAS"))
+    result = predict(studies / "BraTS20_Training_002")
+    assert result.exit_code == 0
     assert list(table(tmp_path)) == ["BraTS20_Training_002"]
+    for note in ("32 x 32 x 32 voxels is not that of the training (24 x 24 x 24)", "as LPS and was trained on RAS"):
+        assert result.output.count(note) == 1
+        assert note in "".join(record(tmp_path, 2)["notes"])
 
 
 def record(folder: Path, number: int) -> dict[str, Any]:

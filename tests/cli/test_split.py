@@ -80,6 +80,12 @@ def test_strata(case_list: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     low = [row.fold for row in read_split(tmp_path / "s.json") if row.case_id < "case_08"]
     assert sorted(low) == ["train"] * 6 + ["val"] * 2
+    (tmp_path / "grade.csv").write_text("case_id,stratum\ncase_00,LGG\n")
+    result = _run(
+        "--cases", case_list, "--val", 0.25, "--strata", tmp_path / "grade.csv", "--output", tmp_path / "t.csv"
+    )
+    assert result.exit_code == 1
+    assert "grade.csv has no row for 39 of 40 cases, such as case_01; add a row with its case_id" in result.output
 
 
 def test_cases_of_a_data_folder(tmp_path: Path) -> None:

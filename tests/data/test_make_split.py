@@ -58,3 +58,23 @@ def test_strata_file(tmp_path: Path) -> None:
         read_strata(path)
     with pytest.raises(FileNotFoundError, match="gone"):
         read_strata(tmp_path / "gone.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("case_id,stratum\na,HGG\nb,\n", r"s\.csv, line 3: column 'stratum' is empty; every case needs"),
+        ("case_id,stratum\na,HGG\n,LGG\n", r"s\.csv, line 3: column 'case_id' is empty"),
+        ("case_id,stratum\na,HGG\na,LGG\n", r"line 3: case a is 'LGG' here and 'HGG' above; keep one row"),
+        (
+            "case_id,stratum\na,HGG\nb\n",
+            r"s\.csv, line 3: 2 cells expected, one per column \(case_id, st",
+        ),
+        ("id,stratum\na,HGG\n", r"no column 'case_id'; it has \['id', 'stratum'\]; name the two with --strata-columns"),
+        ("case_id,stratum\n", "lists no case"),
+    ],
+)
+def test_bad_strata_name_file_line_column_and_what_to_do(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_strata(tmp_path / "s.csv")

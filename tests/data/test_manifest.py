@@ -87,11 +87,15 @@ def test_files_outside_the_folder_are_absolute(cohort: Path, tmp_path_factory: p
 @pytest.mark.parametrize(
     ("text", "case_id", "message"),
     [
-        ("case_id,flair\nA,a/gone.nii.gz\nB,b/f.nii.gz\n", "A", r"gone\.nii\.gz.*file for flair does not exist"),
-        ("case_id,flair,label\nA,a/f.nii.gz,x.nii\nB,b/f.nii.gz,\n", "A", r"file for label does not exist"),
-        ("case_id,flair\nA,\nB,b/f.nii.gz\n", "A", r"no modality.*flair"),
-        ("case_id,flair\nB,b/f.nii.gz\nB,b/f.nii.gz\n", "B", "listed twice"),
-        ("case_id,flair\n,a/f.nii.gz\nB,b/f.nii.gz\n", "(row 1)", "case_id is empty"),
+        (
+            "case_id,flair\nA,a/gone.nii.gz\nB,b/f.nii.gz\n",
+            "A",
+            r"gone\.nii\.gz.*of column flair does not exist; .*m\.csv, line 2",
+        ),
+        ("case_id,flair,label\nA,a/f.nii.gz,x.nii\nB,b/f.nii.gz,\n", "A", r"file of column label does not exist"),
+        ("case_id,flair\nA,\nB,b/f.nii.gz\n", "A", r"m\.csv: line 2: no modality.*flair"),
+        ("case_id,flair\nB,b/f.nii.gz\nB,b/f.nii.gz\n", "B", "line 3: listed twice; keep one"),
+        ("case_id,flair\n,a/f.nii.gz\nB,b/f.nii.gz\n", "(line 2)", r"m\.csv: column case_id is empty; every row"),
         ("case_id,flair\n../x,a/f.nii.gz\nB,b/f.nii.gz\n", "../x", "may not be a path"),
     ],
 )
@@ -110,15 +114,21 @@ def test_bad_row_is_named_and_the_others_kept(cohort: Path, text: str, case_id: 
         ("m.csv", "case_id,flair\n", "lists no case"),
         ("m.csv", "id,flair\nA,a/f.nii.gz\n", "no column case_id"),
         ("m.csv", "case_id,flair,t1gd\nA,a/f.nii.gz,a/t1.nii.gz\n", "column t1gd lists images.*t1ce"),
-        ("m.csv", "case_id,flair\nA\n", "line 2: not as many cells"),
+        ("m.csv", "case_id,flair\nA\n", r"m\.csv, line 2: 2 cells expected.*case_id, flair.*absent value"),
+        ("m.csv", "case_id,flair\nA,a/f.nii.gz,x\n", r"line 2: 2 cells expected.*got 3"),
+        ("m.csv", 'case_id,flair\nA,"' + "x" * 200_000 + "\n", r"m\.csv, line 2: field larger.*quotation mark"),
+        ("m.csv", "case_id,flair,flair\nA,,\n", "'flair' twice"),
+        ("m.csv", "", "is empty; its first line must name the columns"),
+        ("m.csv", b"case_id;flair\nM\xfcller;a/f.nii.gz\n", r"m\.csv is no UTF-8 text \(byte 15\); save it"),
+        ("m.json", "[" * 100_000, "not valid JSON"),
         ("m.csv", "case_id,flair,edition\nA,a/f.nii.gz,brats2020\nB,b/f.nii.gz,brats2021\n", "mixes the editions"),
         ("m.json", "{", "not valid JSON"),
         ("m.json", "{}", "must hold a list"),
         ("m.txt", "x", "must end in"),
     ],
 )
-def test_unusable_manifest(cohort: Path, name: str, text: str, message: str) -> None:
-    (cohort / name).write_text(text)
+def test_unusable_manifest(cohort: Path, name: str, text: str | bytes, message: str) -> None:
+    (cohort / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=message):
         read_manifest(cohort / name)
 

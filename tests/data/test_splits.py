@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medmap_monai.data.published_splits import format_passion, parse_passion
+from medmap_monai.data.published_splits import PASSION_HEADER, format_passion, parse_passion
 from medmap_monai.data.splits import (
     SplitRow,
     match_case,
@@ -59,6 +59,8 @@ def test_minimal_csv(tmp_path: Path) -> None:
         ("s.csv", "case_id,available\na,flair+dwi\n", r"\['dwi'\].*flair"),
         ("s.csv", "case_id\na\na\n", "a is listed twice"),
         ("s.csv", "case_id\n", "lists no case"),
+        ("s.csv", 'case_id\n"' + "x" * 200_000 + "\n", r"s\.csv, line 2: field larger"),
+        ("s.csv", f'{",".join(PASSION_HEADER)}\n"' + "x" * 200_000 + "\n", r"s\.csv, line 2: field larger"),
         ("s.json", "[{]", "not valid JSON"),
         ("s.json", '{"a": 1}', "list of cases"),
         ("s.json", '[{"case_id": "a", "available": []}]', "number 1.*at least one modality"),

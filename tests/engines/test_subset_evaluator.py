@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import inspect
 import json
+import multiprocessing
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -388,3 +389,16 @@ def test_case_ids_cannot_become_formulas(tmp_path):
 def test_scores_of_other_processes_are_the_same_files(cohort, finished, tmp_path):
     make_evaluator(cohort, tmp_path, metric_workers=1).run()
     assert results(tmp_path) == results(finished)
+
+
+def test_two_processes_evaluate_into_one_folder(cohort, finished, tmp_path):
+    """Without shards, as by mistake: each may do every case, and nothing is lost or mixed."""
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=lambda: make_evaluator(cohort, tmp_path).run()) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert results(tmp_path) == results(finished)
+    assert list(tmp_path.rglob(".tmp-*")) == []

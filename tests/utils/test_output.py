@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from medmap_monai.utils.csv_cells import plain_cell, quoted_cell
-from medmap_monai.utils.output import PredictionTable, read_predictions, read_record, record_path
+from medmap_monai.utils.output import PREDICTIONS_NAME, PredictionTable, read_predictions, read_record, record_path
 
 COLUMNS = ("case_id", "status", "message")
 
@@ -77,6 +79,12 @@ def test_the_ten_thousandth_row_reads_and_writes_no_other(tmp_path: Path) -> Non
     assert (tmp_path / "predictions.csv").stat().st_ino == before  # added to, not written anew
     table.tidy()
     assert len(read_predictions(tmp_path)) == 10_050
+
+
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / PREDICTIONS_NAME).write_text('case_id,status\na,"' + "x" * 200_000 + "\n")
+    with pytest.raises(ValueError, match=r"predictions\.csv, line 1: field larger.*move it away"):
+        read_predictions(tmp_path)
 
 
 def test_a_record_that_cannot_be_read_is_none(tmp_path: Path) -> None:

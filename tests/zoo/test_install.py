@@ -142,10 +142,28 @@ class Redirecting(QuietHandler):
             super().do_GET()
 
 
-@pytest.mark.parametrize("handler", [Truncating, Redirecting])
+class Babbling(QuietHandler):
+    """Answer with what is not HTTP, as a port of another service does."""
+
+    def do_GET(self) -> None:
+        self.wfile.write(b"220 ready\r\n")
+        self.close_connection = True
+
+
+class BabblingForPackages(Babbling):
+    """Serve the index, and not the package."""
+
+    def do_GET(self) -> None:
+        if self.path.endswith(".zip"):
+            super().do_GET()
+        else:
+            QuietHandler.do_GET(self)
+
+
+@pytest.mark.parametrize("handler", [Truncating, Redirecting, Babbling, BabblingForPackages])
 def test_a_server_that_misbehaves(zoo: Path, tmp_path: Path, handler: type[SimpleHTTPRequestHandler]) -> None:
     for url in serve(zoo, handler):
-        with pytest.raises(FetchError, match=r"cannot fetch|ended after"):
+        with pytest.raises(FetchError, match=r"cannot fetch|cannot read http|ended after"):
             install_bundle(NAME, url, to=tmp_path / "to")
     assert_nothing_installed(tmp_path / "to")
 

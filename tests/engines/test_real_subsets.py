@@ -1,0 +1,40 @@
+"""A real study segmented from each of its 15 subsets; random weights, since only where something is found matters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medmap_monai.engines.run_bundle import run_inference
+from medmap_monai.modalities import BRATS
+from tests.conftest import REPOSITORY
+
+REAL = REPOSITORY / "../shared/real/TCGA-DU-7294"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real studies of ../shared/real are not here")
+def test_nothing_is_found_where_every_input_is_zero(small_bundle: Callable[[Path], Path], tmp_path: Path) -> None:
+    stored = {}
+    (tmp_path / "files").mkdir()
+    for name in BRATS:
+        image = nib.load(REAL / f"TCGA-DU-7294_{name}.nii.gz")
+        stored[name] = np.asarray(image.dataobj)[::2, ::2, ::2]  # every second voxel, for the time of the test
+        half = nib.Nifti1Image(stored[name], image.affine @ np.diag([2, 2, 2, 1]))
+        nib.save(half, tmp_path / "files" / f"{name}.nii.gz")
+    subsets = {f"BraTS20_Training_{100 + number:03d}": names for number, names in enumerate(BRATS.subsets())}
+    assert len(subsets) == 15
+    for case, names in subsets.items():
+        (tmp_path / "studies" / case).mkdir(parents=True)
+        for name in names:
+            (tmp_path / "studies" / case / f"{case}_{name}.nii.gz").symlink_to(tmp_path / "files" / f"{name}.nii.gz")
+    coarse = {"spacing": [6.0, 6.0, 6.0]}
+    run_inference(tmp_path / "studies", small_bundle(tmp_path), tmp_path / "out", device="cpu", settings=coarse)
+    for case, names in subsets.items():
+        found = np.asarray(nib.load(tmp_path / "out" / f"{case}_seg.nii.gz").dataobj) != 0
+        shown = np.any([stored[name] != 0 for name in names], axis=0)
+        assert found.any(), names
+        assert not found[~shown].any(), names
