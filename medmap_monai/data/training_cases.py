@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +43,29 @@ class TrainingCases:
         ``unseen``."""
         known = {case_id, *self._cases_with_images_of(study)}
         for fold, cases in (("train", self.train), ("val", self.val)):
-            if known & set(cases) or patient in set(cases.values()):
+            if not known.isdisjoint(cases) or patient in self._patients[fold]:
                 return fold
         return UNSEEN
+
+    @cached_property
+    def _patients(self) -> dict[str, set[str]]:
+        return {"train": set(self.train.values()), "val": set(self.val.values())}
+
+    @cached_property
+    def _cases_of_image(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for case, images in self.images.items():
+            for image in set(images):
+                found.setdefault(image, []).append(case)
+        return found
 
     def _cases_with_images_of(self, study: Study | None) -> list[str]:
         """The cases that most images of ``study`` are of; one alone may be a constant image, which many cases have."""
         if study is None or not self.images:
             return []
-        found = set(image_fingerprints(study))
-        shared = Counter({case: len(found & set(images)) for case, images in self.images.items()})
-        return [case for case, count in shared.most_common(1) if 2 * count > len(found)]
+        images = set(image_fingerprints(study))
+        shared = Counter(case for image in images for case in self._cases_of_image.get(image, ()))
+        return [case for case, count in shared.items() if 2 * count > len(images)]
 
 
 def image_fingerprints(study: Study) -> list[str]:

@@ -99,6 +99,10 @@ def test_a_single_study_folder_that_is_not_as_in_training(
     predict: Callable[..., Result], studies: Path, tmp_path: Path
 ) -> None:
     weights = tmp_path / "brats_unet_dropout" / "models" / "model.pt"
+    state = torch.load(weights, weights_only=True)
+    for value in (value for value in state.values() if value.shape == (4,)):
+        value[:] = torch.tensor([0.0, 0.0, 1e3, 0.0])  # biases of the heads: all of the brain is oedema
+    torch.save(state, weights)
     write_training_cases(weights, TrainingCases({}, {}, window=(24, 24, 24), orientation="RAS"))
     result = predict(studies / "BraTS20_Training_002")
     assert result.exit_code == 0
@@ -106,6 +110,10 @@ def test_a_single_study_folder_that_is_not_as_in_training(
     for note in ("32 x 32 x 32 voxels is not that of the training (24 x 24 x 24)", "as LPS and was trained on RAS"):
         assert result.output.count(note) == 1
         assert note in "".join(record(tmp_path, 2)["notes"])
+    flag = "100% of what the images show is segmented (plausible: up to 35%)"
+    assert flag in record(tmp_path, 2)["plausibility"]
+    assert flag in table(tmp_path)["BraTS20_Training_002"]["plausibility"]
+    assert result.output.count(flag) == 1
 
 
 def record(folder: Path, number: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def test_nothing_is_found_where_every_input_is_zero(small_bundle: Callable[[Path
         image = nib.load(REAL / f"TCGA-DU-7294_{name}.nii.gz")
         stored[name] = np.asarray(image.dataobj)[::2, ::2, ::2]  # every second voxel, for the time of the test
         half = nib.Nifti1Image(stored[name], image.affine @ np.diag([2, 2, 2, 1]))
+        half.header["pixdim"][1:4] = 1  # the sform counts, for volumes too
         nib.save(half, tmp_path / "files" / f"{name}.nii.gz")
     subsets = {f"BraTS20_Training_{100 + number:03d}": names for number, names in enumerate(BRATS.subsets())}
     assert len(subsets) == 15
@@ -31,6 +33,8 @@ def test_nothing_is_found_where_every_input_is_zero(small_bundle: Callable[[Path
         (tmp_path / "studies" / case).mkdir(parents=True)
         for name in names:
             (tmp_path / "studies" / case / f"{case}_{name}.nii.gz").symlink_to(tmp_path / "files" / f"{name}.nii.gz")
+    voxel_ml = abs(float(np.linalg.det(half.affine))) / 1000
+    assert voxel_ml == pytest.approx(0.008)
     coarse = {"spacing": [6.0, 6.0, 6.0]}
     run_inference(tmp_path / "studies", small_bundle(tmp_path), tmp_path / "out", device="cpu", settings=coarse)
     for case, names in subsets.items():
@@ -38,3 +42,5 @@ def test_nothing_is_found_where_every_input_is_zero(small_bundle: Callable[[Path
         shown = np.any([stored[name] != 0 for name in names], axis=0)
         assert found.any(), names
         assert not found[~shown].any(), names
+        volumes = json.loads((tmp_path / "out" / f"{case}_seg.json").read_text())["volumes"]
+        assert sum(volume["ml"] for volume in volumes.values()) == pytest.approx(found.sum() * voxel_ml, rel=1e-3)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.robustness.damage import kinds
 from tests.robustness.headers import mutated_headers
 from tests.robustness.killed import killed_runs, predict_run
@@ -31,9 +33,13 @@ def test_damaged_studies_are_refused_by_name_and_the_good_ones_done(
     assert outcomes == {"damaged, refused by name": len(list(kinds())[::_EVERY]), "good, done": 2}
 
 
-def test_kinds_of_damage_have_names_of_their_own() -> None:
+def test_kinds_of_damage_have_names_of_their_own_and_the_page_counts_them() -> None:
     names = [name for name, _ in kinds()]
     assert len(names) == len(set(names)) == 138
+    page = (REPOSITORY / "docs/reference/robustness.md").read_text(encoding="utf-8")
+    counts = [int(count) for count in re.findall(r"^\| [a-z ]+ \| (\d+) \|", page, flags=re.MULTILINE)]
+    assert (len(counts), sum(counts)) == (5, len(names))
+    assert f"{len(names)} kinds of damaged study" in page
 
 
 def test_a_killed_run_is_completed_by_starting_it_again(
