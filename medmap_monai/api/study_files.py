@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,13 +12,22 @@ import nibabel as nib
 import numpy as np
 from monai.data import MetaTensor
 
+from medmap_monai.utils.files import write_text
+
 CASE_ID = "study"
 #: a file, an image that knows its affine, or an array with its affine
 ImageInput: TypeAlias = str | os.PathLike[str] | nib.spatialimages.SpatialImage | MetaTensor | tuple[Any, Any]
 
 
-def write_study(images: Mapping[str, ImageInput], modalities: tuple[str, ...], folder: Path) -> Path:
-    """Write a manifest of one study into ``folder`` and return its path.
+def write_study(
+    images: Mapping[str, ImageInput],
+    modalities: Sequence[str],
+    folder: Path,
+    case_id: str = CASE_ID,
+    edition: str | None = None,
+    manifest: str = "study.json",
+) -> Path:
+    """Write a manifest of one study into ``folder``, as every command reads it, and return its path.
 
     What is in memory becomes an uncompressed NIfTI file beside it, so that it passes the same checks as a file.
 
@@ -26,25 +35,34 @@ def write_study(images: Mapping[str, ImageInput], modalities: tuple[str, ...], f
         images: image by modality name. A path may end in ``#2`` for channel 2 of a 4-D file; an array is (X, Y, Z)
             and comes with its affine (4, 4), voxel to millimetres.
         modalities: the names that are allowed.
-        folder: an existing, empty folder.
+        folder: where; made when it is not there.
+        case_id: name of the study.
+        edition: label values to write; detected from the modalities when None.
+        manifest: name of the file.
 
     Raises:
-        ValueError: an unknown name, no image at all, or something that is no image with an affine.
+        ValueError: an unknown name, no image at all, a file given for two modalities, or something that is no image
+            with an affine.
     """
     unknown = [name for name in images if name not in modalities]
     if unknown or not images:
         problem = f"unknown modalities {unknown}" if unknown else "no image is given"
         raise ValueError(f"{problem}; the bundle knows {list(modalities)}, any non-empty subset will do")
-    row = {"case_id": CASE_ID}
+    folder.mkdir(parents=True, exist_ok=True)
+    row = {"case_id": case_id}
     for name, image in images.items():
         if isinstance(image, str | os.PathLike):
-            row[name] = os.path.abspath(image)
+            path = os.path.abspath(image)
+            other = next((known for known, place in row.items() if known in images and place == path), None)
+            if other is not None:
+                raise ValueError(f"{path} is given for more than one modality: {other} and {name}")
+            row[name] = path
         else:
             nib.save(_nifti(name, image), folder / f"{name}.nii")
             row[name] = f"{name}.nii"
-    manifest = folder / "study.json"
-    manifest.write_text(json.dumps([row]), encoding="utf-8")
-    return manifest
+    content = {"cases": [row]} if edition is None else {"cases": [row], "edition": edition}
+    write_text(folder / manifest, json.dumps(content, indent=1) + "\n")
+    return folder / manifest
 
 
 def _nifti(name: str, image: Any) -> nib.Nifti1Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -98,10 +97,10 @@ def write_study_manifest(
         ValueError: a name that is no modality, or a file given for two.
         FileNotFoundError: a file does not exist.
     """
+    from medmap_monai.api.study_files import write_study
     from medmap_monai.data.file_names import nifti_stem
     from medmap_monai.data.reading import folder_name
     from medmap_monai.data.spellings import spelt
-    from medmap_monai.utils.files import write_text
 
     options = ", ".join(f"--{name}" for name in modalities)
     unknown = [name for name in files if name not in modalities]
@@ -115,17 +114,9 @@ def write_study_manifest(
             from medmap_monai.data.foreign_files import what_file_is
 
             raise ValueError(f"--{name}: {path} is {what_file_is(path)}")
-    twice = {str(path) for path in paths.values() if list(paths.values()).count(path) > 1}
-    if twice:
-        raise ValueError(f"{min(twice)} is given for more than one modality")
     if case_id is None:
         rests = {spelt(nifti_stem(path) or "", modalities).rest for path in paths.values()}
         folders = {path.parent for path in paths.values()}
         agreed = next(iter(rests)) if len(rests) == 1 else ""
         case_id = agreed or (folder_name(min(folders)) if len(folders) == 1 else nifti_stem(min(paths.values())) or "")
-    target = output / f"{case_id}_inputs.json"
-    content: dict[str, Any] = {"cases": [{"case_id": case_id, **{name: str(path) for name, path in paths.items()}}]}
-    if edition is not None:
-        content["edition"] = edition
-    write_text(target, json.dumps(content, indent=1) + "\n")
-    return target
+    return write_study(paths, modalities, output, case_id, edition, f"{case_id}_inputs.json")

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from medmap_monai.engines.finished_prediction import files_of
 from medmap_monai.engines.prediction_facts import NOTICE, PredictionFacts
 from medmap_monai.metrics.reliability import ExpectedQuality
 from medmap_monai.modalities import SUBSET_SEPARATOR
 from medmap_monai.utils.files import file_sha256
+from medmap_monai.utils.synthetic import is_synthetic
 
 FORMAT = 1
 #: columns of ``predictions.csv``; those of the volumes stand after ``modalities_unusable``
@@ -37,6 +39,43 @@ COLUMNS = (
     "output",
     "message",
 )
+
+
+def where_from(
+    facts: PredictionFacts,
+    case_id: str,
+    modalities: Sequence[str],
+    used: Sequence[str],
+    origin: Mapping[str, Any],
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """Where a prediction comes from: what the header of the label map says, and its record.
+
+    Args:
+        facts: what the run is made of.
+        case_id: of the study.
+        modalities: names that the network takes.
+        used: those that the prediction is made from.
+        origin: of the study: its ``inputs``, files by name, and its edition.
+        classes: name of every class, background first.
+    """
+    files = origin.get("inputs", {})
+    inputs = files_of(modalities, files)
+    return {
+        **facts.as_json(),
+        "case_id": case_id,
+        "fingerprint": facts.fingerprint(inputs),
+        "modalities": {
+            "used": list(used),
+            "absent": [name for name in modalities if name not in files and name not in used],
+            "unusable": [name for name in modalities if name in files and name not in used],
+        },
+        "edition": origin.get("edition", ""),
+        "edition_known": origin.get("edition_known", False),
+        "label_values": origin.get("label_values"),
+        "classes": list(classes),
+        "synthetic": any(is_synthetic(file["file"]) for file in inputs.values()),
+    }
 
 
 def finished_record(

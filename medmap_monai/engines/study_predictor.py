@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from monai.utils.enums import CommonKeys
 from torch import nn
 
 from medmap_monai.data.study import Study, StudyError
-from medmap_monai.data.study_dataset import ERROR, ORIGIN, failure_text, study_files
+from medmap_monai.data.study_dataset import ERROR, ORIGIN, failure_text
 from medmap_monai.data.training_cases import TrainingCases, read_training_cases
 from medmap_monai.engines.corrected_maps import keep_corrected
+from medmap_monai.engines.finished_prediction import files_of, why_again
 from medmap_monai.engines.prediction_facts import PredictionFacts, collect_facts
-from medmap_monai.engines.prediction_record import COLUMNS, failed_record, finished_record, table_row
+from medmap_monai.engines.prediction_record import COLUMNS, failed_record, finished_record, table_row, where_from
 from medmap_monai.engines.result_flags import result_flags
 from medmap_monai.engines.training_checkpoint import load_model
 from medmap_monai.engines.unlike_training import unlike_training
@@ -39,7 +40,6 @@ from medmap_monai.utils.output import (
     record_path,
     require_writable,
 )
-from medmap_monai.utils.synthetic import is_synthetic
 
 NOTES = "notes"
 _log = logging.getLogger(__name__)
@@ -186,7 +186,9 @@ class StudyPredictor(SupervisedEvaluator):
             if before is None or not isinstance(study, Study) or before.get("status") != "ok":
                 waiting.append(record)
                 continue
-            reason = "asked for" if records.overwrite else self._reason_to_redo(case_id, study, before, facts)
+            reason = (
+                "asked for" if records.overwrite else why_again(self.output_dir, study, before, facts, self.modalities)
+            )
             if reason is None:
                 self.skipped.append(case_id)
             else:
@@ -208,27 +210,6 @@ class StudyPredictor(SupervisedEvaluator):
                 self._table.add(self.rows[case_id])
         if lost:
             self._table.tidy()
-
-    def _reason_to_redo(
-        self, case_id: str, study: Study, before: Mapping[str, Any], facts: PredictionFacts
-    ) -> str | None:
-        """Why the result on disk is not that of this run; None where it is."""
-        path = label_map_path(self.output_dir, case_id)
-        if not path.is_file():
-            return "label map gone"
-        try:
-            inputs = self._used_files(study_files(study, before.get("inputs")))
-        except OSError:
-            return "input not readable"  # told when it is read
-        if before.get("fingerprint") != facts.fingerprint(inputs):
-            return facts.what_changed(before, inputs)
-        written = read_provenance(path)  # a map that was corrected by hand carries none, and is left alone
-        if written is not None and written.get("fingerprint") != before.get("fingerprint"):
-            return "label map of another run"
-        return None
-
-    def _used_files(self, files: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: file for name, file in files.items() if name in self.modalities}
 
     def _require_finite(self, engine: Any) -> None:
         """NaN and Inf in the class scores would become a label map that looks like any other."""
@@ -264,24 +245,9 @@ class StudyPredictor(SupervisedEvaluator):
         # what an interrupted or failing run leaves must not pass for the result that the old record describes
         record_path(self.output_dir, case_id).unlink(missing_ok=True)
         origin: dict[str, Any] = json.loads(batchdata[ORIGIN][0]) if ORIGIN in batchdata else {}
-        files = origin.get("inputs", {})
-        inputs = self._used_files(files)
         used = self.modalities.select(batchdata["modality_mask"][0])
-        told = {
-            **self._facts.as_json(),
-            "case_id": case_id,
-            "fingerprint": self._facts.fingerprint(inputs),
-            "modalities": {
-                "used": list(used),
-                "absent": [name for name in self.modalities if name not in files and name not in used],
-                "unusable": [name for name in self.modalities if name in files and name not in used],
-            },
-            "edition": origin.get("edition", ""),
-            "edition_known": origin.get("edition_known", False),
-            "label_values": origin.get("label_values"),
-            "classes": list(self.classes),
-            "synthetic": any(is_synthetic(file["file"]) for file in inputs.values()),
-        }
+        inputs = files_of(self.modalities, origin.get("inputs", {}))
+        told = where_from(self._facts, case_id, self.modalities, used, origin, self.classes)
         batchdata[PROVENANCE] = [
             json.dumps({**told, "inputs": {name: file["sha256"] for name, file in inputs.items()}})
         ]

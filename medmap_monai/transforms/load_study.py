@@ -7,7 +7,7 @@ import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,25 +16,18 @@ from monai.transforms import Transform
 from monai.utils import look_up_option
 
 from medmap_monai.data.editions import Edition, get_edition
-from medmap_monai.data.nifti_file import MEMORY_LIMIT, NiftiError, read_nifti
+from medmap_monai.data.nifti_file import MEMORY_LIMIT
 from medmap_monai.data.study import ImageSource, Study, StudyError
 from medmap_monai.data.study_of_file import study_of_file
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.alignment import why_not_aligned
 from medmap_monai.transforms.background import UnfitError, clean
+from medmap_monai.transforms.label_values import map_label_values
 from medmap_monai.transforms.nifti_geometry import pack_geometry
 from medmap_monai.transforms.nifti_provenance import read_provenance
 from medmap_monai.transforms.resample import resample_to_grid
 from medmap_monai.transforms.shown import SHOWN, pack_shown
-
-_UNMAPPED = 255
-
-
-class _Volume(NamedTuple):
-    data: np.ndarray
-    affine: np.ndarray
-    header: Any
-    path: Path
+from medmap_monai.transforms.study_volume import Volume, grid_difference, read_volume, same_grid
 
 
 class LoadStudy(Transform):
@@ -101,11 +94,11 @@ class LoadStudy(Transform):
                 f"granted by the split {'all' if granted is None else sorted(granted)}",
             )
         edition = self.edition or get_edition(study.edition)
-        files: dict[Path, _Volume] = {}
+        files: dict[Path, Volume] = {}
         notes: list[str] = []
-        volumes: dict[str, _Volume] = {}
+        volumes: dict[str, Volume] = {}
         for name in names:
-            volume = self._read(study, study.images[name], files)
+            volume = read_volume(study.case_id, study.images[name], self.memory_limit, files)
             try:
                 data, note = clean(volume.data, volume.affine, edition.skull_stripped)
             except UnfitError as error:
@@ -122,7 +115,7 @@ class LoadStudy(Transform):
         resampled = []
         for name in names:
             volume = volumes.pop(name)
-            if self._same_grid(volume, reference):
+            if same_grid(volume, reference, self.tolerance):
                 image[self.modalities.names.index(name)] = volume.data
                 continue
             image[self.modalities.names.index(name)] = self._resampled(
@@ -168,11 +161,11 @@ class LoadStudy(Transform):
         return loaded
 
     def _resampled(
-        self, study: Study, name: str, volume: _Volume, reference_name: str, reference: _Volume, edition: Edition
+        self, study: Study, name: str, volume: Volume, reference_name: str, reference: Volume, edition: Edition
     ) -> np.ndarray:
         """A modality on the reference grid, where that is wanted and the two lie on each other."""
         if not self.resample:
-            raise StudyError(study.case_id, _grid_message(name, volume, reference_name, reference), volume.path)
+            raise StudyError(study.case_id, grid_difference(name, volume, reference_name, reference), volume.path)
         shape, affine = reference.data.shape, reference.affine
         moved = resample_to_grid(volume.data.astype(np.float32, copy=False), volume.affine, shape, affine)
         if edition.skull_stripped:
@@ -188,51 +181,11 @@ class LoadStudy(Transform):
                 )
         return moved
 
-    def _read(self, study: Study, source: ImageSource, files: dict[Path, _Volume]) -> _Volume:
-        """The 3-D volume of ``source``; ``files`` keeps what was read, as modalities may share one 4-D file."""
-        path = Path(source.path)
-        if path not in files:
-            files[path] = self._read_file(study, path)
-        whole = files[path]
-        if source.channel is None:
-            if whole.data.ndim != 3:
-                raise StudyError(
-                    study.case_id,
-                    f"has {whole.data.ndim} dimensions {whole.data.shape}, a 3-D volume is expected",
-                    path,
-                )
-            return whole
-        if whole.data.ndim != 4 or not 0 <= source.channel < whole.data.shape[3]:
-            raise StudyError(
-                study.case_id,
-                f"has shape {whole.data.shape}, a 4-D file with a channel {source.channel} is expected",
-                path,
-            )
-        return whole._replace(data=whole.data[..., source.channel])
-
-    def _read_file(self, study: Study, path: Path) -> _Volume:
-        try:
-            data, affine, header = read_nifti(path, self.memory_limit)
-        except NiftiError as error:
-            raise StudyError(study.case_id, str(error), path) from error
-        if data.dtype.kind == "f":
-            with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf and is reported
-                data = data.astype(np.float32, copy=False)
-            finite = np.isfinite(data)
-            if not finite.all():
-                bad = int(data.size - finite.sum())
-                raise StudyError(study.case_id, f"holds {bad} values that are NaN or Inf", path)
-        return _Volume(data, affine, header, path)
-
-    def _same_grid(self, volume: _Volume, reference: _Volume) -> bool:
-        same_shape = volume.data.shape == reference.data.shape
-        return same_shape and float(np.abs(volume.affine - reference.affine).max()) <= self.tolerance
-
     def _read_label(
-        self, study: Study, path: Path, edition: Edition, name: str, reference: _Volume
+        self, study: Study, path: Path, edition: Edition, name: str, reference: Volume
     ) -> tuple[np.ndarray, str]:
         """Class indices on the reference grid, and what to note about them."""
-        label = self._read(study, ImageSource(Path(path)), {})
+        label = read_volume(study.case_id, ImageSource(Path(path)), self.memory_limit)
         if read_provenance(path) is not None:
             raise StudyError(
                 study.case_id,
@@ -240,48 +193,12 @@ class LoadStudy(Transform):
                 path,
             )
         classes = map_label_values(label.data, edition, study.case_id, label.path)
-        if self._same_grid(label, reference):
+        if same_grid(label, reference, self.tolerance):
             return classes, ""
         if not self.resample:
-            raise StudyError(study.case_id, _grid_message("label", label, name, reference), label.path)
+            raise StudyError(study.case_id, grid_difference("label", label, name, reference), label.path)
         moved = resample_to_grid(classes, label.affine, reference.data.shape, reference.affine, "nearest")
         return moved, f"resampled the label to the grid of {name}"
-
-
-def map_label_values(values: np.ndarray, edition: Edition, case_id: str, path: Path) -> np.ndarray:
-    """Label values as on disk -> class indices, uint8; a value that the edition does not know is a StudyError."""
-    integers = values
-    if values.dtype.kind not in "iub":
-        integers = np.rint(values).astype(np.int64)
-        if not np.array_equal(integers, values):
-            odd = values[integers != values].flat[0]
-            raise StudyError(case_id, f"label value {odd} is not an integer", path)
-    known = {0: 0, **edition.labels}
-    table = np.full(max(known) + 1, _UNMAPPED, dtype=np.uint8)
-    table[list(known)] = list(known.values())
-    outside = (integers < 0) | (integers > max(known))
-    classes = table[np.where(outside, 0, integers).astype(np.intp)]
-    wrong = outside | (classes == _UNMAPPED)
-    if wrong.any():
-        found = np.unique(integers[wrong])[:10].tolist()
-        raise StudyError(
-            case_id,
-            f"unexpected label value {', '.join(map(str, found))}; edition {edition} allows {sorted(known)}",
-            path,
-        )
-    return np.ascontiguousarray(classes)
-
-
-def _grid_message(name: str, volume: _Volume, reference_name: str, reference: _Volume) -> str:
-    if volume.data.shape != reference.data.shape:
-        differ = f"{name} has shape {volume.data.shape}, {reference_name} has {reference.data.shape}"
-    else:
-        differ = f"{name} and {reference_name} lie differently in space"
-    grids = "; ".join(
-        f"{n}: shape {v.data.shape}, affine {np.round(v.affine, 4).tolist()}"
-        for n, v in ((name, volume), (reference_name, reference))
-    )
-    return f"{differ}; medmap prepare registers the sequences of a study and brings them to one grid ({grids})"
 
 
 class LoadStudyd(Transform):

@@ -102,6 +102,8 @@ def test_mistakes_are_named(bundle: Path, files: dict[str, Path], tmp_path: Path
         mm.predict({"flair": np.zeros((4, 4, 4))}, bundle, **SMALL)
     with pytest.raises(ValueError, match=r"the affine has shape \(3, 3\)"):
         mm.predict({"flair": (np.zeros((4, 4, 4)), np.eye(3))}, bundle, **SMALL)
+    with pytest.raises(ValueError, match="given for more than one modality: flair and t1ce"):
+        mm.predict({"flair": files["flair"], "t1ce": files["flair"]}, bundle, **SMALL)
     other = np.ones((32, 32, 31), np.float32)
     affine = nib.load(files["flair"]).affine
     without = mm.predict({"flair": files["flair"], "t1ce": (other, affine)}, bundle, **SMALL)

@@ -10,7 +10,8 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 
 from medmap_monai.data.editions import get_edition
 from medmap_monai.data.study import ImageSource, Study, StudyError
-from medmap_monai.transforms.load_study import LoadStudy, LoadStudyd, map_label_values
+from medmap_monai.transforms.label_values import map_label_values
+from medmap_monai.transforms.load_study import LoadStudy, LoadStudyd
 from tests.transforms.make_study import MODALITIES, OBLIQUE, make_study, voxels, write_volume
 
 
