@@ -83,7 +83,7 @@ class NativeResults:
         used = [name for name in record["modalities"]["used"] if name in study.sources]
         images = {name: read_nifti(study.folder / study.record["sequences"][name]["output"]["file"]) for name in used}
         results = write_study_results(study, background_outside(scores, images), record, folder)
-        native = {name: read_classes(path, record) for name, path in results.labels.items() if name in used}
+        native = {name: read_classes(path, record) for name in used if (path := results.labels.get(name))}
         originals = {} if study.record["passed_through"] else {name: read_image(study.sources[name]) for name in native}
         files = [*results.labels.values(), *results.segmentations.values()]
         try:

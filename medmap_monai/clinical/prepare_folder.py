@@ -35,8 +35,8 @@ from medmap_monai.data.file_names import nifti_stem
 from medmap_monai.data.studies import scan_studies
 from medmap_monai.utils.files import atomic_path, file_sha256, write_text
 from medmap_monai.utils.output import require_writable
+from medmap_monai.utils.preparation import PREPARED_FILE
 
-RECORD_NAME = "prepared.json"
 TABLE_NAME = "prepared.csv"
 _PACKAGES = ("SimpleITK", "numpy", "nibabel", "pydicom")
 
@@ -120,14 +120,14 @@ def _prepare(
     if earlier is not None and earlier.get("key") == key and _complete(folder, earlier):
         return PreparedStudy(study.name, folder, choice.images, earlier, kept=True)
     if folder.exists():
-        (folder / RECORD_NAME).unlink(missing_ok=True)
+        (folder / PREPARED_FILE).unlink(missing_ok=True)
         for stale in [*folder.glob("*.nii*"), *folder.glob("*.nrrd"), *folder.glob("transforms/*.tfm")]:
             stale.unlink()
     prepared = prepare_images(choice, options, lambda step: progress(study.name, step))
     progress(study.name, "write")
     files = _write_images(study.name, choice, prepared, folder)
     record = _record(study, choice, options, prepared, inputs, files, key)
-    write_text(folder / RECORD_NAME, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / PREPARED_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     sources = {modality: image for modality, image in choice.images.items() if modality in files}
     return PreparedStudy(study.name, folder, sources, record)
 
@@ -147,7 +147,7 @@ def _require_clear(choice: Choice, options: PrepareOptions) -> None:
 def read_record(folder: Path) -> dict[str, Any] | None:
     """``prepared.json`` of a prepared study; None where there is none or it is damaged."""
     try:
-        content = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+        content = json.loads((folder / PREPARED_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

@@ -61,9 +61,10 @@ def planes_figure(images: Mapping[str, Volume], labels: Volume, classes: Sequenc
     pictures = []
     for modality, image in images.items():
         volume = to_lps(image)
-        grey = _grey(volume.data)
+        bright = grey(volume.data, turned.data > 0)
         for axis in (2, 1, 0):
-            pictures.append((_plane(grey, axis, centre[axis]), _plane(turned.data, axis, centre[axis]), axis, modality))
+            shown = (_plane(bright, axis, centre[axis]), _plane(turned.data, axis, centre[axis]))
+            pictures.append((*shown, axis, display_name(modality)))
     return _draw(pictures, turned.spacing, classes, 3)
 
 
@@ -76,15 +77,34 @@ def native_figure(originals: Mapping[str, Volume], labels: Mapping[str, Volume],
         through = int(np.argmax(image.spacing))
         axis = through if max(image.spacing) > 1.3 * min(image.spacing) else 2
         index = lesion_centre(found.data)[axis]
-        pictures.append((_plane(_grey(image.data), axis, index), _plane(found.data, axis, index), axis, modality))
+        bright = grey(image.data, found.data > 0)
+        name = f"{display_name(modality)}\n{slice_name(axis, index, image.data.shape[axis])}"
+        pictures.append((_plane(bright, axis, index), _plane(found.data, axis, index), axis, name))
         steps.append(image.spacing)
     return _draw(pictures, steps, classes, min(2, len(pictures)))
 
 
-def _grey(data: np.ndarray) -> np.ndarray:
-    shown = data[data > data.min()]
+def grey(data: np.ndarray, lesion: np.ndarray) -> np.ndarray:
+    """Brightness 0 to 1 for a picture: a window for the brain that does not cut off the lesion.
+
+    The middle half of the field decides, as scalp and neck are brighter than a brain on many sequences.
+
+    Args:
+        data: (X, Y, Z) image. lesion: bool, same shape.
+    """
+    inner = data[tuple(slice(n // 4, n - n // 4) for n in data.shape)]
+    shown = inner[inner > data.min()]
+    if not shown.size:
+        shown = data[data > data.min()]
     low, high = np.quantile(shown, (0.01, 0.995)) if shown.size else (0.0, 1.0)
+    if lesion.any():
+        high = max(high, float(np.quantile(data[lesion], 0.95)))
     return np.clip((data - min(low, high)) / max(high - low, 1e-6), 0, 1)
+
+
+def slice_name(axis: int, index: int, count: int) -> str:
+    """Where a slice lies in its stack, counted along an axis of LPS."""
+    return f"slice {index + 1} of {count} from {('the right', 'the front', 'below')[axis]}"
 
 
 def _plane(data: np.ndarray, axis: int, index: int) -> np.ndarray:
@@ -110,14 +130,14 @@ def _draw(pictures: Sequence[Any], spacing: Any, classes: Sequence[str], columns
     rows = -(-len(pictures) // columns)
     wide, high = max(w for w, _ in sizes), max(h for _, h in sizes)
     figure = Figure(figsize=(columns * wide * _INCHES_PER_MM, rows * high * _INCHES_PER_MM), facecolor="black")
-    for place, ((image, mask, axis, modality), (across, down), (width, height)) in enumerate(
+    for place, ((image, mask, axis, name), (across, down), (width, height)) in enumerate(
         zip(pictures, steps, sizes, strict=True)
     ):
         column, row = place % columns, place // columns
         axes = figure.add_axes((column / columns, 1 - (row + 1) / rows, 1 / columns, 1 / rows), facecolor="black")
         axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0), interpolation="bilinear")
         _outline(axes, mask, across, down, classes)
-        _annotate(axes, axis, width, height, wide, high, display_name(modality))
+        _annotate(axes, axis, width, height, wide, high, name)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI, facecolor="black", metadata={"Software": None})
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -144,7 +164,9 @@ def _annotate(axes: Any, axis: int, width: float, height: float, wide: float, hi
     axes.text(0.985, 0.5, right, ha="right", va="center", **style)
     axes.text(0.5, 0.985, top, ha="center", va="top", **style)
     axes.text(0.5, 0.015, bottom, ha="center", va="bottom", **style)
-    axes.text(0.02, 0.975, name, ha="left", va="top", **style)
+    title, _, below = name.partition("\n")
+    axes.text(0.02, 0.975, title, ha="left", va="top", **style)
+    axes.text(0.02, 0.915, below, ha="left", va="top", **{**style, "fontsize": 8, "fontweight": "normal"})
     x0, y0 = 0.97 - _BAR_MM / wide, 0.035
     axes.plot(
         [x0, x0 + _BAR_MM / wide], [y0, y0], color="white", linewidth=2.2, path_effects=edge, transform=axes.transAxes

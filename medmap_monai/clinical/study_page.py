@@ -11,6 +11,7 @@ from medmap_monai.clinical.extras import need
 from medmap_monai.clinical.segment_codes import segment_code
 from medmap_monai.clinical.volume import Volume
 from medmap_monai.utils.files import write_text
+from medmap_monai.utils.preparation import TOLD_BY_PREPARATION
 
 PAGE_NAME = "report.html"
 
@@ -56,6 +57,7 @@ def write_study_page(
         lstrip_blocks=True,
     )
     expected = record.get("expected") or {}
+    told_before = {f"{TOLD_BY_PREPARATION}{text}" for text in (prepared or {}).get("warnings", ())}
     context = {
         "title": title,
         "version": __version__,
@@ -71,7 +73,11 @@ def write_study_page(
             *expected.get("warnings", ()),
             *(prepared or {}).get("warnings", ()),
         ],
-        "notes": [*record.get("notes", ()), *(prepared or {}).get("notes", ()), *notes],
+        "notes": [
+            *(text for text in record.get("notes", ()) if text not in told_before),
+            *(prepared or {}).get("notes", ()),
+            *notes,
+        ],
         "planes": planes_figure(images, labels, classes),
         "native": native_figure(originals, native_labels, classes) if originals and native_labels else "",
         "files": list(files),

@@ -40,6 +40,7 @@ from medmap_monai.utils.output import (
     record_path,
     require_writable,
 )
+from medmap_monai.utils.preparation import preparation_warnings
 
 NOTES = "notes"
 _log = logging.getLogger(__name__)
@@ -251,7 +252,8 @@ class StudyPredictor(SupervisedEvaluator):
         batchdata[PROVENANCE] = [
             json.dumps({**told, "inputs": {name: file["sha256"] for name, file in inputs.items()}})
         ]
-        notes = _texts([batchdata.get(NOTES), getattr(batchdata[CommonKeys.IMAGE], "meta", {}).get(NOTES)])
+        notes = preparation_warnings(file["file"] for file in inputs.values())
+        notes += _texts([batchdata.get(NOTES), getattr(batchdata[CommonKeys.IMAGE], "meta", {}).get(NOTES)])
         notes += unlike_training(batchdata[CommonKeys.IMAGE][0], getattr(self.inferer, "roi_size", -1), self._seen)
         if corrected is not None:
             name = os.path.relpath(corrected, self.output_dir)

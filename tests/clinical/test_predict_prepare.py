@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +105,22 @@ def test_the_page_says_what_was_done(result: tuple[Path, list[str], str]) -> Non
         assert words in page or words.replace("&#39;", "'") in page, words
     assert "Mustermann" not in page
     assert 'src="http' not in page
+
+
+def test_warnings_of_preparation_stand_in_every_record(result: tuple[Path, list[str], str]) -> None:
+    """Whoever reads only the table, the record beside the label map, or the page must meet them."""
+    out = result[0]
+    told = json.loads((out / "prepared" / "patient_A" / "prepared.json").read_text())["warnings"]
+    assert told
+    with (out / "predictions.csv").open(newline="") as table:
+        (row,) = csv.DictReader(table)
+    notes = json.loads((out / "patient_A_seg.json").read_text())["notes"]
+    page = (out / "patient_A" / "report.html").read_text(encoding="utf-8")
+    for text in told:
+        assert f"prepared with a warning: {text}" in row["notes"]
+        assert f"prepared with a warning: {text}" in notes
+        assert page.count(escape(text)) == 1
+        assert page.index(escape(text)) < page.index('id="pictures"')
 
 
 def test_what_is_complete_is_kept_and_what_is_not_is_done_again(result: tuple[Path, list[str], str]) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medmap_monai.clinical.extras import ExtraNeededError
 from medmap_monai.clinical.skull_strip import (
     SKULL_STRIPPERS,
     CommandSkullStripper,
@@ -105,14 +104,6 @@ def test_a_tool_that_is_not_there_names_the_one_that_can_be_had(
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SkullStripError, match=rf"{name} is not installed.*deepbet.*extra 'skullstrip'"):
         find_brain(head, SKULL_STRIPPERS[name])
-
-
-def test_deepbet_that_is_not_there_names_the_extra(head: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in [name for name in sys.modules if name.split(".")[0] == "deepbet"]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, "deepbet", None)  # what an import of it then meets
-    with pytest.raises(ExtraNeededError, match=r"pip install 'medmap-monai\[skullstrip\]'"):
-        find_brain(head, SKULL_STRIPPERS["deepbet"])
 
 
 def test_a_mask_that_is_no_brain_by_its_size_is_refused(head: Volume) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medmap_monai.clinical.study_figures import lesion_centre, to_lps
+from medmap_monai.clinical.study_figures import grey, lesion_centre, slice_name, to_lps
 from medmap_monai.clinical.study_page import write_study_page
 from medmap_monai.clinical.volume import Volume
 from tests.report.test_page_in_browser import _resize, _screenshot, _severe, browser  # noqa: F401
@@ -77,6 +77,24 @@ def test_the_page_stands_alone_and_escapes_what_it_is_told(page: Path) -> None:
     assert text.index("RESEARCH USE ONLY") < text.index("<h1>")
     for words in ("WT 0.81", "n&nbsp;=&nbsp;50", "12.1 ml", "ab" * 32, "Peritumoural oedema", "absent"):
         assert words in text, words
+
+
+def test_a_slice_is_counted_as_its_stack_lies() -> None:
+    assert [slice_name(axis, 0, 26) for axis in range(3)] == [
+        f"slice 1 of 26 from {side}" for side in ("the right", "the front", "below")
+    ]
+
+
+def test_a_bright_scalp_does_not_darken_the_brain_and_a_bright_lesion_is_not_cut_off() -> None:
+    image = np.full((40, 40, 40), 100.0, dtype=np.float32)
+    image += np.random.default_rng(0).normal(0, 5, image.shape).astype(np.float32)
+    image[:4], image[0, 0, 0] = 1000, 0
+    lesion = np.zeros(image.shape, dtype=bool)
+    assert np.median(grey(image, lesion)[10:30]) > 0.3  # 0.1 with the scalp's white as white
+    lesion[6:9, 10:20, 10:20] = True
+    image[lesion] += np.linspace(100, 200, int(lesion.sum()), dtype=np.float32)
+    shown = grey(image, lesion)[lesion]
+    assert (shown < 1).mean() > 0.9
 
 
 @pytest.mark.parametrize("width", [1280, 400])
