@@ -11,8 +11,6 @@ import runpy
 import sys
 from pathlib import Path
 
-import monai
-
 
 def manifests(config: Path) -> None:
     from holoscan_cli.packager.config_reader import ApplicationConfiguration
@@ -30,9 +28,11 @@ def manifests(config: Path) -> None:
 if __name__ == "__main__":
     packages, folder, *words = sys.argv[1:]
     sys.path.append(packages)
-    monai.__path__.append(str(Path(packages) / "monai"))  # the SDK is a part of the package monai
     if words == ["--manifests"]:
         manifests(Path(folder) / "app.yaml")
     else:
+        import monai
+
+        monai.__path__.append(str(Path(packages) / "monai"))  # the SDK is a part of the package monai
         sys.argv = [folder, *words]
         runpy.run_path(folder, run_name="__main__")

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -77,9 +78,10 @@ def test_what_the_example_names_exists() -> None:
     compile((EXAMPLE / "__main__.py").read_text(encoding="utf-8"), "__main__.py", "exec")
     (own, *_) = (Requirement(line) for line in (EXAMPLE / "requirements.txt").read_text().split())
     assert own.name == "medmap-monai"
-    from importlib.metadata import metadata
-
-    assert own.extras <= set(metadata("medmap-monai").get_all("Provides-Extra") or ())
+    setup = ConfigParser()
+    setup.read(REPOSITORY / "setup.cfg")
+    assert own.extras
+    assert own.extras <= set(setup["options.extras_require"])
     page = PAGE.read_text(encoding="utf-8")
     for path in ("examples/monai_deploy", "examples/monai_deploy/app.yaml", "bundles/brats_starter"):
         assert path in page
