@@ -226,7 +226,7 @@ def _brain(
     tool = SKULL_STRIPPERS["deepbet" if options.skull_strip == AUTO else options.skull_strip]
     on_image = next((m for m in BRAIN_ORDER if m in volumes), next(iter(volumes)))
     clock(f"find the brain on {on_image} ({tool.name})")
-    mask = find_brain(volumes[on_image], tool)
+    mask = find_brain(volumes[on_image], tool, on_image)
     millilitres = float(mask.sum()) * volumes[on_image].voxel_ml
     told = {"tool": tool.name, "version": tool.version(), "on": on_image, "brain_ml": round(millilitres, 1)}
     return mask, told

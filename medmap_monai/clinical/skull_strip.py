@@ -19,6 +19,10 @@ from medmap_monai.transforms.background import LARGEST_BRAIN_ML
 #: ml; smaller or larger is no brain: infants have 400 ml, the largest adult brains with tumour 1.9 l
 BRAIN_ML = (400.0, LARGEST_BRAIN_ML)
 
+#: sequences on which fluid is brighter than the brain
+BRIGHT_FLUID = ("t2",)
+_AIR = 0.08  # of the brightest: what is darker is air
+
 
 class SkullStripError(ValueError):
     """No usable brain mask; the message says what came out and what to do."""
@@ -30,8 +34,12 @@ class SkullStripper(ABC):
     name: str
 
     @abstractmethod
-    def brain_mask(self, head: Volume) -> np.ndarray:
+    def brain_mask(self, head: Volume, modality: str = "") -> np.ndarray:
         """bool (X, Y, Z): the brain.
+
+        Args:
+            head: the image.
+            modality: what sequence it is, for tools that were made for one; empty: unknown.
 
         Raises:
             SkullStripError: the tool failed.
@@ -46,14 +54,16 @@ class SkullStripper(ABC):
 class DeepBet(SkullStripper):
     """deepbet (Fisch et al. 2024): networks for T1 images whose weights are part of the package; needs no network.
 
-    Its masks of FLAIR, T1ce and T2 images are as good on the real study of the tests, so it serves any sequence.
+    FLAIR and T1ce images are given to it as they are: their masks are as good on the real study of the tests. Where
+    fluid is bright (T2) it takes fluid and dura for brain; these images are first given the contrast that it knows.
     """
 
     name = "deepbet"
 
-    def brain_mask(self, head: Volume) -> np.ndarray:
+    def brain_mask(self, head: Volume, modality: str = "") -> np.ndarray:
         deepbet = need("deepbet.bet", "skullstrip", "skull-stripping with deepbet")
-        image = nib.Nifti1Image(head.data.astype(np.float32), head.affine)
+        data = with_dark_fluid(head.data) if modality in BRIGHT_FLUID else head.data
+        image = nib.Nifti1Image(data.astype(np.float32), head.affine)
         try:
             # on the processor: the same mask everywhere, in seconds
             _, mask, _ = deepbet.BrainExtraction(no_gpu=True).run(image)
@@ -84,7 +94,7 @@ class CommandSkullStripper(SkullStripper):
         self.arguments = arguments
         self.written = written
 
-    def brain_mask(self, head: Volume) -> np.ndarray:
+    def brain_mask(self, head: Volume, modality: str = "") -> np.ndarray:
         program = shutil.which(self.command)
         if program is None:
             raise SkullStripError(
@@ -118,13 +128,35 @@ SKULL_STRIPPERS: dict[str, SkullStripper] = {
 }
 
 
-def find_brain(head: Volume, stripper: SkullStripper) -> np.ndarray:
+def with_dark_fluid(data: np.ndarray) -> np.ndarray:
+    """An image with bright fluid, with the order of a T1 image: white matter bright, cortex darker, fluid and air dark.
+
+    Up to the median of the head values rise as they are, above it they fall, to 0 at twice the median.
+
+    Args:
+        data: (X, Y, Z), air about 0.
+
+    Returns:
+        the same shape, 0 to 1.
+    """
+    head = data[data > _AIR * np.quantile(data, 0.999)]
+    typical = float(np.median(head)) if head.size else 1.0
+    level = data / typical
+    return np.where(level < 1, level, np.clip(2 - level, 0, None)).astype(np.float32)
+
+
+def find_brain(head: Volume, stripper: SkullStripper, modality: str = "") -> np.ndarray:
     """The brain mask of ``head``, checked.
+
+    Args:
+        head: the image of a whole head.
+        stripper: the tool.
+        modality: what sequence it is; empty: unknown.
 
     Raises:
         SkullStripError: the tool failed, or what it found is no brain by its size.
     """
-    mask = stripper.brain_mask(head)
+    mask = stripper.brain_mask(head, modality)
     millilitres = float(mask.sum()) * head.voxel_ml
     if not BRAIN_ML[0] <= millilitres <= BRAIN_ML[1]:
         raise SkullStripError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -15,6 +16,7 @@ from medmap_monai.clinical.register import (
     REFUSED_BELOW,
     Registration,
     RegistrationError,
+    doubts,
     register_rigid,
 )
 from medmap_monai.clinical.volume import Volume, read_nifti
@@ -122,13 +124,29 @@ def _a_tenth_too_large(own: Volume) -> Volume:
 
 @pytest.mark.parametrize("change", [_other_patient, _a_tenth_too_large])
 def test_a_head_that_is_not_this_one_is_refused(change: Callable[[Volume], Volume]) -> None:
-    """Real heads are much alike: what is refused here would look like a match at first sight.
-
-    A mirrored head is not among them. Heads are so nearly symmetric that it may pass (docs/reference/prepare.md).
-    """
+    """Real heads are much alike: what is refused here would look like a match at first sight."""
     files = native_files()
     with pytest.raises(RegistrationError, match="too little in common with the reference"):
         register_rigid(read_nifti(files["t1ce"]), change(read_nifti(files["t2"])))
+
+
+def test_a_header_that_swaps_left_and_right_is_refused() -> None:
+    """And one of a head that is as it should be is not: what its mirror image matches stands in its figures."""
+    seen = scan(T2, MOVED)
+    mirrored = Volume(np.ascontiguousarray(seen.data[::-1]), seen.affine)
+    with pytest.raises(RegistrationError, match=r"its mirror image matches better .* disagree on left and right"):
+        register_rigid(scan(T1, STILL), mirrored)
+    good = matched()
+    assert good.information_mirrored < 0.9 * good.information
+    assert good.figures()["mutual_information_mirrored"] == pytest.approx(good.information_mirrored, abs=1e-4)
+
+
+def test_a_head_that_is_its_own_mirror_image_is_doubted() -> None:
+    """Nothing in it tells left from right: the header is believed, and the doubt is told."""
+    same = replace(matched(), information_mirrored=0.99 * matched().information)
+    (doubt,) = doubts(same)
+    assert "make sure that left and right are right" in doubt
+    assert doubts(matched()) == []
 
 
 @pytest.mark.parametrize("scale", [0.001, 0.1, 10.0, 1000.0])

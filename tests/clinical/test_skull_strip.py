@@ -16,6 +16,7 @@ from medmap_monai.clinical.skull_strip import (
     SkullStripError,
     SkullStripper,
     find_brain,
+    with_dark_fluid,
 )
 from medmap_monai.clinical.volume import Volume
 
@@ -44,7 +45,7 @@ class Fixed(SkullStripper):
     def __init__(self, mask: np.ndarray) -> None:
         self.mask = mask
 
-    def brain_mask(self, head: Volume) -> np.ndarray:
+    def brain_mask(self, head: Volume, modality: str = "") -> np.ndarray:
         return self.mask
 
 
@@ -113,6 +114,25 @@ def test_a_mask_that_is_no_brain_by_its_size_is_refused(head: Volume) -> None:
         find_brain(head, Fixed(few))
     with pytest.raises(SkullStripError, match="fixed found 0 ml"):
         find_brain(head, Fixed(np.zeros_like(few)))
+
+
+def test_bright_fluid_becomes_dark_and_the_brain_keeps_its_place() -> None:
+    """T2: fluid above cortex above white matter above bone and air; T1: white matter, cortex, fluid, air."""
+    shares = {
+        "air": (0.0, 0.5),
+        "bone": (60.0, 0.05),
+        "white": (280.0, 0.25),
+        "cortex": (330.0, 0.15),
+        "fluid": (700.0, 0.05),
+    }
+    data = np.concatenate([np.full(round(share * 8000), value) for value, share in shares.values()]).reshape(20, 20, 20)
+    white, cortex, fluid, bone, air = (
+        float(with_dark_fluid(data)[data == shares[name][0]][0]) for name in ("white", "cortex", "fluid", "bone", "air")
+    )
+    assert 1 >= white >= cortex > 0.8
+    assert fluid < bone < 0.3
+    assert air == 0
+    assert with_dark_fluid(np.zeros((4, 4, 4), np.float32)).max() == 0
 
 
 def test_deepbet_finds_no_brain_in_a_ball_of_noise(head: Volume) -> None:
