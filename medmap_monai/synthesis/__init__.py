@@ -1,0 +1,5 @@
+"""Studies that are computed: anatomy, tumour, appearance, scanner."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

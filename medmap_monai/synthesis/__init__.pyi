@@ -1,0 +1,11 @@
+from .anatomy import Anatomy as Anatomy
+from .anatomy import anatomy_from_labels as anatomy_from_labels
+from .anatomy import load_anatomy as load_anatomy
+from .cohort import ensure_synthetic_cohort as ensure_synthetic_cohort
+from .cohort import write_synthetic_cohort as write_synthetic_cohort
+from .mni import mni_anatomy as mni_anatomy
+from .phantom_anatomy import ensure_phantom_anatomy as ensure_phantom_anatomy
+from .priors import load_priors as load_priors
+from .records import synthetic_records as synthetic_records
+from .study import SyntheticStudy as SyntheticStudy
+from .study import synthesize_study as synthesize_study
