@@ -41,6 +41,13 @@ def test_every_name_is_the_one_of_its_module(stub: Path) -> None:
         package.no_such_name  # noqa: B018
 
 
+@pytest.mark.parametrize("stub", STUBS, ids=_package)
+def test_no_name_is_that_of_a_module(stub: Path) -> None:
+    """Once such a module is imported, its package would hand out the module instead."""
+    modules = {path.stem for path in stub.parent.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert not modules & set(_names(stub))
+
+
 def test_the_front_door_offers_what_the_readme_promises() -> None:
     names = _names(PACKAGE / "__init__.pyi")
     assert {"predict", "evaluate", "load_bundle", "find_studies", "RandModalityDropoutd", "LoadStudyd"} <= set(names)

@@ -4,7 +4,6 @@ from .dicom_seg import write_dicom_seg as write_dicom_seg
 from .extras import ExtraNeededError as ExtraNeededError
 from .native_results import NativeResults as NativeResults
 from .prepare_folder import PreparedStudy as PreparedStudy
-from .prepare_folder import prepare_folder as prepare_folder
 from .prepare_study import PreparedImages as PreparedImages
 from .prepare_study import PrepareError as PrepareError
 from .prepare_study import PrepareOptions as PrepareOptions
