@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy.ndimage import label
+
 from medmap_monai import __version__
 from medmap_monai.clinical.extras import need
 from medmap_monai.clinical.segment_codes import segment_code
@@ -64,6 +67,7 @@ def write_study_page(
         "record": record,
         "classes": [_class(name, index, record) for index, name in enumerate(classes) if index],
         "whole": round(sum(float(v["ml"]) for v in record.get("volumes", {}).values()), 1),
+        "pieces": _pieces(labels),
         "expected": expected,
         "sequences": [_sequence(name, record, prepared) for name in _all_names(record)],
         "name_of": display_name,
@@ -91,6 +95,15 @@ def _class(name: str, index: int, record: Mapping[str, Any]) -> dict[str, Any]:
     code = segment_code(name, index)
     volume = record.get("volumes", {}).get(name, {})
     return {"name": name, "label": code.label, "colour": "#{:02x}{:02x}{:02x}".format(*code.colour), **volume}
+
+
+def _pieces(labels: Volume) -> str:
+    """How many separate pieces are segmented, and the ml of the largest: small ones far away are often false."""
+    pieces, count = label(labels.data > 0, structure=np.ones((3, 3, 3)))
+    if count < 2:
+        return ""
+    largest = float(np.bincount(pieces.ravel())[1:].max()) * labels.voxel_ml
+    return f"in {count} separate pieces, the largest {largest:.1f} ml"
 
 
 def _all_names(record: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,7 @@ def head() -> tuple[Volume, Volume]:
     labels[12:24, 44:56, 30:42] = 2  # RAS: low first index is left
     labels[15:21, 47:53, 33:39] = 3
     labels[17:19, 49:51, 35:37] = 1
+    labels[40:42, 20:22, 20:22] = 2  # a second piece, of 0.1 ml
     affine = np.diag([2.0, 2.0, 2.0, 1.0])
     affine[:3, 3] = -60
     return Volume(image, affine), Volume(labels, affine)
@@ -75,7 +76,15 @@ def test_the_page_stands_alone_and_escapes_what_it_is_told(page: Path) -> None:
     assert "study &lt;1&gt;" in text
     assert "<b>38%" not in text
     assert text.index("RESEARCH USE ONLY") < text.index("<h1>")
-    for words in ("WT 0.81", "n&nbsp;=&nbsp;50", "12.1 ml", "ab" * 32, "Peritumoural oedema", "absent"):
+    for words in (
+        "WT 0.81",
+        "n&nbsp;=&nbsp;50",
+        "12.1 ml",
+        "ab" * 32,
+        "Peritumoural oedema",
+        "absent",
+        "in 2 separate pieces, the largest 13.8 ml",
+    ):
         assert words in text, words
 
 
