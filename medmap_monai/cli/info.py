@@ -126,11 +126,17 @@ def _show_bundle(console: Console, bundle: Path) -> None:
     if not metadata.is_file():
         raise FileNotFoundError(f"{root} is not a bundle: it has no {metadata.relative_to(root)}")
     content = read_json(metadata)
-    console.print(f"[bold]{content.get('name', root.name)}[/bold] {content['version']}\n{content['description']}")
-    image = content["network_data_format"]["inputs"]["image"]
-    pred = content["network_data_format"]["outputs"]["pred"]
-    console.print(f"modalities  {', '.join(image.get('channel_def', {}).values())}")
-    console.print(f"classes     {', '.join(pred.get('channel_def', {}).values())}")
+    try:
+        heading = f"[bold]{content.get('name', root.name)}[/bold] {content['version']}\n{content['description']}"
+        formats = content["network_data_format"]
+        image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
+        channels = [", ".join(part.get("channel_def", {}).values()) for part in (image, pred)]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{metadata} is not the metadata of a bundle ({type(error).__name__}: {error}); medmap bundle check {root} "
+            "names everything that is missing"
+        ) from error
+    console.print(f"{heading}\nmodalities  {channels[0]}\nclasses     {channels[1]}")
     configs = sorted(p.stem for p in (root / "configs").glob("*.json") if p.stem != "metadata")
     console.print(f"configs     {', '.join(configs)}")
     weights = root / "models" / "model.pt"

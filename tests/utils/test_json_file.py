@@ -58,11 +58,11 @@ def test_damaged_json_is_named(reader: str, damage: str, tmp_path: Path) -> None
 
 def test_a_bundle_with_damaged_metadata_is_named(make_bundle: Callable[..., Path]) -> None:
     bundle = make_bundle()
-    for content in DAMAGED.values():
+    for content in (*DAMAGED.values(), b"[]", b"{}", b'{"version": "1"}'):
         (bundle / "configs" / "metadata.json").write_bytes(content)
         result = CliRunner().invoke(app, ["info", "--bundle", str(bundle)])
         assert (result.exit_code, type(result.exception)) == (1, SystemExit)
-        assert "metadata.json is not valid JSON" in "".join(result.output.split("\n"))
+        assert "metadata.json is not " in "".join(result.output.split("\n"))
 
 
 def test_a_byte_order_mark_is_no_damage(tmp_path: Path) -> None:
