@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from torch import Tensor
 
 from medmap_monai.data.phantom import write_cohort
+from medmap_monai.synthesis.phantom_anatomy import ensure_phantom_anatomy
 from medmap_monai.utils.bundle_workflow import open_workflow
-from tests.zoo.conftest import copy_bundle
+from tests.bundles import starter_workflows
+from tests.zoo.conftest import BUNDLES, copy_bundle
 
 Weights = dict[str, Tensor]
 CONFIGS = ["configs/train.json", "configs/phantom.json"]
@@ -160,3 +164,49 @@ def test_a_round_begins_with_the_servers_weights_not_with_the_sites_checkpoint(
     first.train(message(halves))
     names = dict(first.trainer.network.named_parameters())  # type: ignore[union-attr]
     assert seen == pytest.approx([sum(float(halves[name].abs().sum()) for name in names)], rel=1e-4)
+
+
+def test_the_shipped_weights_go_on_over_two_sites(tmp_path: Path) -> None:
+    """The starter: the server sends its weights, each site trains on studies of its own anatomies, and validates."""
+    anatomy = Path(ensure_phantom_anatomy(tmp_path / "anatomy"))
+    page = (BUNDLES.parent / "docs" / "how-to" / "federated.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"`(\{.*?\})`", page, re.DOTALL)
+    settings_of_the_page = ast.literal_eval(code)
+    settings_of_the_page["initial_weights"] = str(BUNDLES.parent / settings_of_the_page["initial_weights"])
+    shipped = torch.load(BUNDLES / "brats_starter" / "models" / "model.pt", weights_only=True)
+    weights = {f"network.{name}": value.float() for name, value in shipped.items()}
+    bundle = copy_bundle(tmp_path, "brats_starter")
+    returned, scores = [], []
+    for number, site in enumerate(("north", "south")):
+        given = {
+            **starter_workflows.settings(tmp_path / "none", anatomy, tmp_path / site),
+            **{"studies": 2, "batch_size": 2, "val_studies": 1, "seed": number, "val_interval": 2},
+            **settings_of_the_page,
+        }
+        algo = MonaiAlgo(
+            bundle_root=str(bundle),
+            local_epochs=1,
+            send_weight_diff=False,
+            config_train_filename="configs/train.json",
+            train_kwargs=dict(given),
+            config_evaluate_filename="configs/train.json",
+            eval_kwargs=dict(given),
+        )
+        algo.initialize({ExtraItems.CLIENT_NAME: site})
+        algo.train(message(weights))
+        answer = algo.get_weights()
+        assert answer.statistics[FlStatistics.NUM_EXECUTED_ITERATIONS] == 1
+        returned.append(answer.weights)
+        scores.append(algo.evaluate(message(weights)).metrics["val_mean_dice"])
+        assert algo.evaluator is not None
+        tested = algo.evaluator.network.state_dict()
+        assert all(torch.equal(tested[name], value) for name, value in weights.items())
+        average = torch.load(tmp_path / site / "models" / "model.pt", weights_only=True)
+        assert all(float((average[n] - v.float()).abs().max()) < 0.01 for n, v in shipped.items())
+        algo.finalize()
+    assert differ(returned[0], returned[1])  # other studies at each site
+    for answer_weights in returned:
+        assert answer_weights.keys() >= weights.keys()
+        changes = [float((answer_weights[n] - w).abs().max()) for n, w in weights.items()]
+        assert 0 < max(changes) < 0.01  # one step from the weights that were sent
+    assert all(0 <= score <= 1 for score in scores)
