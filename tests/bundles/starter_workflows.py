@@ -20,7 +20,9 @@ SETS = {
 }
 
 
-def run_set(name: str, bundle: Path, cohort: Path, anatomy: Path, output: Path, *overlays: str) -> None:
+def run_set(
+    name: str, bundle: Path, cohort: Path, anatomy: Path, output: Path, *overlays: str, tracking: str | None = None
+) -> None:
     """initialize, check_properties, run and finalize, as ``check_workflow`` of the zoo does."""
     stems, kind, _ = SETS[name]
     configs = bundle / "configs"
@@ -30,6 +32,7 @@ def run_set(name: str, bundle: Path, cohort: Path, anatomy: Path, output: Path, 
         logging_file=str(configs / "logging.conf"),
         workflow_type=kind,
         bundle_root=str(bundle),
+        tracking=tracking,
         **settings(cohort, anatomy, output / name),
         **({"initial_weights": str(bundle / "models" / "model.pt"), "studies": 6} if name == "train" else {}),
         **({"subsets": ["t1", "flair+t1ce+t1+t2"]} if "evaluate" in name else {}),

@@ -180,7 +180,11 @@ def test_the_shipped_weights_go_on_over_two_sites(tmp_path: Path) -> None:
     for number, site in enumerate(("north", "south")):
         given = {
             **starter_workflows.settings(tmp_path / "none", anatomy, tmp_path / site),
-            **{"studies": 2, "batch_size": 2, "val_studies": 1, "seed": number, "val_interval": 2},
+            "studies": 2,
+            "batch_size": 2,
+            "val_studies": 1,
+            "seed": number,
+            "val_interval": 2,
             **settings_of_the_page,
         }
         algo = MonaiAlgo(

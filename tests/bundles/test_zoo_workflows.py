@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,9 +92,17 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def test_the_starter_with_its_weights(starter: Path, six_cases: tuple[Path, Path], tmp_path: Path) -> None:
+    """The training is tracked with MONAI's own settings for mlflow, where that is installed."""
+    mlflow = importlib.util.find_spec("mlflow") is not None
     for name in starter_workflows.SETS:
-        starter_workflows.run_set(name, starter, *six_cases, tmp_path / "out")
+        tracking = "mlflow" if mlflow and name == "train" else None
+        starter_workflows.run_set(name, starter, *six_cases, tmp_path / "out", tracking=tracking)
     check_starter(tmp_path / "out", starter, trained_on=2)  # six studies, three to a batch
+    if mlflow:
+        with sqlite3.connect(tmp_path / "out" / "train" / "mlruns.db") as store:
+            tracked = dict(store.execute("select key, count(*) from metrics group by key"))
+        assert tracked["train_loss"] == 2
+        assert tracked["val_mean_dice"] == 1
 
 
 def test_the_starter_in_two_processes(

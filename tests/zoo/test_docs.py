@@ -82,7 +82,8 @@ def test_publish(trained: Path, summary: Path, studies: Path) -> None:
                 run.append("monai")
             else:
                 assert here.startswith("hf upload "), here  # needs an account
-    assert run == ["medmap", "medmap", "monai"]
+    assert run == ["medmap", "medmap", "monai", "medmap"]
+    assert Path("installed", "brats_starter", "models", "model.pt").is_file()
     assert len(list(Path("predictions").glob("*_seg.nii.gz"))) == 2
     (code,) = blocks("publish", "python")
     found: dict[str, torch.nn.Module] = {}

@@ -28,27 +28,38 @@ def folder(package: Path, tmp_path: Path) -> Path:
 
 
 def test_the_card_is_read_as_it_is_meant(folder: Path) -> None:
-    card = hub.ModelCard.load(folder / "README.md")
-    assert (card.data.license, card.data.library_name) == ("apache-2.0", "monai")
-    assert card.data.pipeline_tag == "image-segmentation"
+    card = read_card(folder)
     assert card.data.model_name == NAME
-    assert {result.metric_type for result in card.data.eval_results} == {"dice"}
-    assert {result.metric_name.split(",")[0] for result in card.data.eval_results} >= {"WT", "TC", "ET"}
-    assert all(0 <= result.metric_value <= 1 for result in card.data.eval_results)
     hub.ModelCard(str(card))  # what the library writes back is read again
-    assert "synthetic" in card.data.eval_results[0].dataset_name
-    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", card.text):
-        assert (folder / picture).is_file()
 
 
 def test_every_file_may_be_uploaded(folder: Path) -> None:
+    check_files(folder)
+
+
+def read_card(folder: Path) -> Any:
+    """The model card as the hub reads it: licence, library, task and results are understood, pictures are there."""
+    card = hub.ModelCard.load(folder / "README.md")
+    assert (card.data.license, card.data.library_name) == ("apache-2.0", "monai")
+    assert card.data.pipeline_tag == "image-segmentation"
+    assert {result.metric_type for result in card.data.eval_results} == {"dice"}
+    assert {result.metric_name.split(",")[0] for result in card.data.eval_results} >= {"WT", "TC", "ET"}
+    assert all(0 <= result.metric_value <= 1 for result in card.data.eval_results)
+    assert "synthetic" in card.data.eval_results[0].dataset_name
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", card.text):
+        assert (folder / picture).is_file()
+    return card
+
+
+def check_files(folder: Path) -> None:
+    """The hub's validators take the name of the repository and every file; none is hidden."""
     from huggingface_hub.utils import validate_repo_id
 
-    validate_repo_id(f"OWNER/{NAME}")
+    validate_repo_id(f"OWNER/{folder.name}")
     files = [path for path in folder.rglob("*") if path.is_file()]
     for path in files:
         hub.CommitOperationAdd(path.relative_to(folder).as_posix(), path)
-    assert folder / "README.md" in files
+    assert {folder / "README.md", folder / "LICENSE", folder / "models" / "model.pt"} <= set(files)
     assert not any(part.startswith(".") for path in files for part in path.relative_to(folder).parts)
 
 
@@ -73,7 +84,8 @@ def test_the_commands_of_the_page(folder: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(hub, "snapshot_download", fetch)
     branches = SimpleNamespace(tags=[], branches=[SimpleNamespace(name="main")])
     monkeypatch.setattr(hub, "list_repo_refs", lambda repo_id: branches)
-    (command,) = re.findall(r"^hf .*$", SECTION, re.MULTILINE)
+    command, of_the_starter = re.findall(r"^hf .*$", SECTION, re.MULTILINE)
+    assert of_the_starter == command.replace(NAME, "brats_starter")
     monkeypatch.setattr(sys, "argv", command.split())
     with contextlib.suppress(SystemExit):
         main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from medmap_monai.data.phantom import write_cohort
 from medmap_monai.metrics.reliability import RELIABILITY_FILE
 from medmap_monai.utils.files import file_sha256
 from medmap_monai.utils.find_bundle import DEFAULT_BUNDLE
+from medmap_monai.zoo.archive import unpack_archive
 from medmap_monai.zoo.bundle_folder import BundleFolder
 from medmap_monai.zoo.bundle_table import RECIPE, SYNTHETIC
 from medmap_monai.zoo.pack_installed import pack_installed
@@ -137,3 +139,18 @@ def test_monai_downloads_the_starter_and_it_segments(
     predict = f"medmap predict STUDIES --bundle downloaded/{DEFAULT_BUNDLE} --output OUT --device cpu"
     run_command(*predict.split(), cwd=tmp_path)
     assert len(list((tmp_path / "OUT").glob("*_seg.nii.gz"))) == 1
+
+
+def test_the_starter_is_a_model_repository(pages: Path, tmp_path: Path) -> None:
+    """Unpacked it is what the hub's own validators take: weights, licence, card with results of every subset."""
+    pytest.importorskip("huggingface_hub", reason="needs huggingface_hub, of the extra 'test'")
+    from tests.zoo.test_hugging_face import check_files, read_card
+
+    folder = unpack_archive(pages / f"{STARTER}.zip", tmp_path / "installed", DEFAULT_BUNDLE)
+    card = read_card(folder)
+    assert card.data.model_name == DEFAULT_BUNDLE
+    assert file_sha256(folder / "models" / "model.pt") in card.text
+    assert len([line for line in card.text.splitlines() if re.match(r"\| (flair|t1ce|t1|t2)\b", line)]) == 15
+    assert "No image of a patient was used" in card.text
+    assert "Research only" in card.text
+    check_files(folder)
