@@ -41,10 +41,10 @@ def segment_with_starter(output: Path, task: dict[str, str]) -> None:
     patient = output / "patient"
     if not patient.is_dir():
         synth = ["medmap", "synth", "mni152", "-o", str(patient), "--cases", "1", "--seed", "3"]
-        synth += ["--edition", task["edition"], "--only", f"last={task['starter_keeps']}"]
+        synth += ["--only", f"last={task['starter_keeps']}"]
         run_command("a synthetic study of full size (anatomy of MNI152), two of four files left out", synth)
-    predict = ["medmap", "predict", str(patient), "--output", str(output / "starter")]
-    run_command("segment it with the weights that come with the package", predict)
+    predict = ["medmap", "predict", str(patient), "--prepare", "--output", str(output / "starter")]
+    run_command("segment it with the weights that come with the package, with a page to look at", predict)
 
 
 def main() -> None:
@@ -110,7 +110,8 @@ def main() -> None:
 
     print("\nPhantom (synthetic) results; they say nothing about patients.")
     if "starter_keeps" in task:
-        print(f"  {'with starter':16} {os.path.relpath(output / 'starter')}")
+        for page in (output / "starter").glob("*/report.html"):
+            print(f"  {'with starter':16} {os.path.relpath(page)}")
     for what, path in {
         "weights": bundle / "models" / "model.pt",
         "training curves": bundle / "runs" / "training.csv",

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_first_five_minutes import commands
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -24,14 +26,18 @@ def predicted(folder: Path) -> tuple[str, str]:
 def test_quickstart(
     task: str, subsets: int, kept: str, tmp_path: Path, run_command: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    command = ["python", str(REPOSITORY / "pipelines/quickstart.py"), "--task", task, "--output", "demo"]
-    done = run_command(*command, "--epochs", "1", "--train-cases", "10", "--test-cases", "2", cwd=tmp_path)
+    script = ["python", str(REPOSITORY / "pipelines/quickstart.py"), "--task", task, "--output", "demo"]
+    done = run_command(*script, "--epochs", "1", "--train-cases", "10", "--test-cases", "2", cwd=tmp_path)
     demo = tmp_path / "demo"
     for line in done.stdout.splitlines()[-6:]:
         assert (tmp_path / line.split()[-1]).exists(), line
     assert predicted(demo / "predictions") == ("ok", kept)
     if task == "brats":  # the heart has no weights that come with the package
         assert predicted(demo / "starter") == ("ok", "flair+t2")
+        typed = done.stdout.replace(f"{demo}/", "")
+        for command in commands("Segment a study"):
+            assert f"$ {command}\n" in typed, "docs/first-five-minutes.md shows what is run here"
+        assert "with starter     demo/starter/BraTS20_Training_001/report.html" in done.stdout
     summary = json.loads((demo / "evaluation/summary.json").read_text())
     assert summary["synthetic"] is True
     assert len({score["subset"] for score in summary["scores"]} - {"mean"}) >= subsets
