@@ -36,12 +36,12 @@ class BuildWithBundles(build_py):
 
 
 def index_description() -> str:
-    """README.md as a package index shows it, where a relative link leads nowhere: its text stays, pictures go."""
+    """README.md as a package index shows it: paragraphs of pictures go, and pages are named, as links lead nowhere."""
     text = (_ROOT / "README.md").read_text(encoding="utf-8")
-    relative = r"\]\((?!https?:|#)[^)\s]+\)"
-    without_pictures = re.sub(rf"!\[[^]]*{relative}\n*", "", text)
-    plain = re.sub(rf"\[([^]]*){relative}", r"\1", without_pictures)
-    return f"{plain.rstrip()}\n\nThe pages named here come with the source distribution.\n"
+    target = r"\]\((?!https?:|#)([^)#\s]+)[^)\s]*\)"
+    without_pictures = re.sub(rf"^!\[[^]]*{target}\n(.+\n)*\n", "", text, flags=re.MULTILINE)
+    named = re.sub(rf"\[([^]]*){target}", r"\1 (`\2`)", without_pictures)
+    return f"{named.rstrip()}\n\nThe files named here come with the source distribution.\n"
 
 
 setup(

@@ -44,7 +44,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Ending -> file of what `python -m build` makes of what git knows; the wheel comes from the source package."""
     folder = tmp_path_factory.mktemp("package")
     for name in command("git", "ls-files", "-z", cwd=REPOSITORY).split("\0"):
-        if name and (REPOSITORY / name).is_file() and name.split("/")[0] not in ("tests", "benchmarks", "notebooks"):
+        if name and (REPOSITORY / name).is_file() and name.split("/")[0] not in ("tests", "benchmarks"):
             (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, folder / "source" / name)
     command(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", cwd=folder / "source")
@@ -79,18 +79,24 @@ def test_metadata_are_complete(metadata: Message) -> None:
     assert set(re.findall(r'python-version: "([\d.]+)"', workflow)) <= tried
 
 
-def test_the_readme_makes_sense_on_an_index(metadata: Message) -> None:
-    """No link or picture that only a clone has; nothing else is lost."""
+def test_the_readme_makes_sense_on_an_index(metadata: Message, distributions: dict[str, Path]) -> None:
+    """No link or picture that only a clone has; what is named instead is in the source distribution."""
     shown = metadata.get_payload()
     assert metadata["Description-Content-Type"] == "text/markdown"
     targets = re.findall(r"\]\(([^)]+)\)", shown)
     assert targets
     assert all(target.startswith(("https://", "#")) for target in targets)
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    for heading in re.findall(r"^#+ .*$", readme, re.MULTILINE):
-        assert heading in shown
-    words = re.sub(r"!\[[^]]*\]\([^)]*\)|\]\([^)]*\)|[\[\]]", "", readme)
-    assert set(words.split()) <= set(re.sub(r"\]\([^)]*\)|[\[\]]", "", shown).split())
+    pages = set(re.findall(r"(?<!!)\[[^]]*\]\((?!https:)([^)#]+)[^)]*\)", readme))
+    with tarfile.open(distributions[".gz"]) as archive:
+        source = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
+    assert all(f"(`{page}`)" in shown and page in source for page in pages)
+    plain = shown
+    for page in pages:
+        plain = plain.replace(f" (`{page}`)", "")
+    paragraphs = [text for text in readme.split("\n\n") if not text.startswith("![")]
+    links = r"\]\([^)]*\)|[\[\]]"
+    assert set(re.sub(links, "", "\n\n".join(paragraphs)).split()) <= set(re.sub(links, "", plain).split())
 
 
 def test_what_they_hold(distributions: dict[str, Path]) -> None:
