@@ -74,7 +74,9 @@ def test_metadata_are_complete(metadata: Message) -> None:
     assert set(citation["keywords"]) <= set(metadata["Keywords"].split(","))
     assert len(metadata["Summary"]) < 120
     tried = {line.rsplit(" ", 1)[1] for line in metadata.get_all("Classifier", []) if re.search(r":: 3\.\d+$", line)}
-    assert f">={min(tried, key=lambda text: int(text[2:]))}" == metadata["Requires-Python"].split(",")[0]
+    minors = sorted(int(version.removeprefix("3.")) for version in tried)
+    assert minors == list(range(minors[0], minors[-1] + 1))
+    assert set(metadata["Requires-Python"].split(",")) == {f">=3.{minors[0]}", f"<3.{minors[-1] + 1}"}
     workflow = (REPOSITORY / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
     assert set(re.findall(r'python-version: "([\d.]+)"', workflow)) <= tried
 

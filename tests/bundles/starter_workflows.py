@@ -53,7 +53,7 @@ def settings(cohort: Path, anatomy: Path, output: Path) -> dict[str, Any]:
         "output_dir": str(output),
         "ckpt_dir": str(output / "models"),
         "edition": "brats2020",
-        "device": torch.device("cpu"),
+        "device": "cpu",  # a text: mlflow keeps the settings as JSON
         "spacing": [5.0, 5.0, 5.0],
         "roi_size": [24, 32, 24],
         "study_shape": [24, 32, 24],
