@@ -102,9 +102,8 @@ class ModalityNetwork(nn.Module):
         """
         return self.encode_pyramid(image, present_mask)
 
-    def encode_pyramid(self, image: Tensor, present_mask: Tensor | None, joined: bool = False) -> ModalityFeatures:
-        """The part of :meth:`encode` that runs the encoders; ``joined`` tells the backend that all modalities of a
-        voxel are read together."""
+    def encode_pyramid(self, image: Tensor, present_mask: Tensor | None) -> ModalityFeatures:
+        """The part of :meth:`encode` that runs the encoders."""
         self.check_image(image)
         if not torch.jit.is_scripting():
             if isinstance(image, MetaTensor):  # those of a batch cannot be cut into rows
@@ -117,12 +116,12 @@ class ModalityNetwork(nn.Module):
                 if grouped is not None:
                     return ModalityFeatures(grouped, None, mask)
         if selects_rows(image):
-            levels = self._encode_present(image, mask, joined)
+            levels = self._encode_present(image, mask)
         else:
-            levels = [zero_absent(level, mask) for level in self._encode_all(image, joined)]
+            levels = [zero_absent(level, mask) for level in self._encode_all(image)]
         return ModalityFeatures(levels, None, mask)
 
-    def _encode_present(self, image: Tensor, mask: Tensor, joined: bool) -> list[Tensor]:
+    def _encode_present(self, image: Tensor, mask: Tensor) -> list[Tensor]:
         """Every encoder on the rows that have its modality: (B, M, C_l, ...) per level, zero elsewhere."""
         batch = image.shape[0]
         encoded: list[list[Tensor]] = []
@@ -143,17 +142,17 @@ class ModalityNetwork(nn.Module):
         for level, like in enumerate(template):
             zero = torch.zeros([1] * like.ndim, dtype=like.dtype, device=like.device).expand_as(like)
             maps = [feature[level] if len(feature) > 0 else zero for feature in encoded]
-            levels.append(stack_modalities(maps, like, joined))
+            levels.append(stack_modalities(maps, like))
         return levels
 
-    def _encode_all(self, image: Tensor, joined: bool) -> list[Tensor]:
+    def _encode_all(self, image: Tensor) -> list[Tensor]:
         """Every encoder on every row: (B, M, C_l, ...) per level."""
         encoded: list[list[Tensor]] = []
         for m, encoder in enumerate(self.encoders):
             encoded.append(encoder(image[:, m : m + 1]))
         levels: list[Tensor] = []
         for level, like in enumerate(encoded[0]):
-            levels.append(stack_modalities([feature[level] for feature in encoded], like, joined))
+            levels.append(stack_modalities([feature[level] for feature in encoded], like))
         return levels
 
     def prepare(self, features: ModalityFeatures, wanted: Tensor | None = None) -> ModalityFeatures:

@@ -86,9 +86,6 @@ class RFNet(ModalityNetwork):
         self.head = PlainConv(spatial_dims, base_width, out_channels)
         self.unimodal_decoder = UnimodalDecoder(spatial_dims, base_width, levels, out_channels)
 
-    def encode(self, image: Tensor, present_mask: Tensor | None = None) -> ModalityFeatures:
-        return self.encode_pyramid(image, present_mask, joined=True)
-
     def decode(self, features: ModalityFeatures, modality_mask: Tensor, rows: Tensor | None = None) -> DecoderOutput:
         deepest = len(features.pyramid) - 1
         slots: list[Tensor] = []

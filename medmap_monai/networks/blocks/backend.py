@@ -104,20 +104,16 @@ def to_preferred_layout(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def stack_modalities(maps: list[Tensor], like: Tensor, joined: bool) -> Tensor:
+def stack_modalities(maps: list[Tensor], like: Tensor) -> Tensor:
     """Maps (B, C, ...), one per modality -> (B, M, C, ...), in the layout of ``like``.
 
     Args:
         maps: one map per modality; a zero may be expanded to one.
         like: one of the maps that has memory of its own.
-        joined: whether the concatenation ``flatten(1, 2)`` is what will be read (it becomes a view), or each
-            modality's own map (which then lies in one piece).
     """
     if not prefers_channels_last(like) or not is_channels_last(like):
         return torch.stack(maps, dim=1)
     inner: list[Tensor] = []
     for x in maps:
         inner.append(x.movedim(1, -1))
-    if joined:
-        return torch.stack(inner, dim=-2).movedim(-2, 1).movedim(-1, 2)
     return torch.stack(inner, dim=1).movedim(-1, 2)

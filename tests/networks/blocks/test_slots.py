@@ -28,7 +28,6 @@ def features(last: bool) -> Tensor:
     return stack_modalities(
         [to_preferred_layout(m) if last else m for m in maps],
         to_preferred_layout(maps[0]) if last else maps[0],
-        joined=True,
     )
 
 
