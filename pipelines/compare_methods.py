@@ -25,6 +25,7 @@ from medmap_monai.data.studies import find_studies
 from medmap_monai.recipes.commands import CommandError, run_command
 from medmap_monai.recipes.comparison_plan import load_plan, resolved
 from medmap_monai.synthesis.cohort import ensure_synthetic_cohort
+from medmap_monai.utils.json_file import read_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLAN = Path(__file__).with_suffix(".json")
@@ -126,7 +127,7 @@ class Comparison:
 
 def _accepted(config: Path, overrides: dict[str, Any]) -> list[str]:
     """The overrides that describe the network and hence matter beyond training, as ``--set`` options."""
-    known = json.loads(config.read_text())
+    known = read_json(config, "configuration")
     private = {"dataset_dir", "output_dir", "seed", "device", "split_file"}
     kept = {key: value for key, value in overrides.items() if key.split("#")[0] in known and key not in private}
     return [part for key, value in kept.items() for part in ("--set", f"{key}={json.dumps(value)}")]

@@ -22,7 +22,7 @@ from medmap_monai.clinical.native_results import NativeResults
 from medmap_monai.clinical.prepare_folder import PreparedStudy, prepare_folder
 from medmap_monai.clinical.prepare_study import PrepareOptions
 from medmap_monai.engines.run_bundle import run_inference
-from medmap_monai.engines.study_predictor import StudiesFailedError
+from medmap_monai.engines.studies_failed import StudiesFailedError
 
 SETTINGS = Path(__file__).with_name("app.yaml")
 STUDIES = "studies"

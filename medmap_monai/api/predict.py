@@ -14,7 +14,7 @@ import nibabel as nib
 from medmap_monai.api.segmentation import Segmentation, read_segmentation
 from medmap_monai.api.study_files import CASE_ID, ImageInput, write_study
 from medmap_monai.engines.run_bundle import run_inference
-from medmap_monai.engines.study_predictor import StudiesFailedError
+from medmap_monai.engines.studies_failed import StudiesFailedError
 from medmap_monai.utils.bundle_workflow import open_workflow
 from medmap_monai.utils.find_bundle import default_bundle
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from medmap_monai.utils.counted import counted
+
 app = typer.Typer(help="Make bundles, check them, and share them through a model zoo.", no_args_is_help=True)
 
 _MOST = 100  # exit codes beyond 125 have meanings of their own
@@ -40,7 +42,9 @@ def build(
         for line in lines:
             typer.echo(line)
     typer.echo(
-        f"{len(files)} bundles, {found} differences" if check else f"{len(files)} bundles are as their sources say"
+        f"{counted(len(files), 'bundle')}, {counted(found, 'difference')}"
+        if check
+        else counted(len(files), "bundle is as its source says", "bundles are as their sources say")
     )
     if found:
         raise typer.Exit(1)

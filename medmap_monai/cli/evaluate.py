@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from medmap_monai.utils.counted import counted
+
 
 def evaluate(
     dataset: Path = typer.Argument(..., help="Folder of studies with labels, or a CSV/JSON manifest."),
@@ -93,7 +95,7 @@ def evaluate(
     for average in summary["averages"]:
         if average["metric"] == "dice" and average["mean"] is not None:
             typer.echo(
-                f"{average['region']:>8}: mean Dice over {average['subsets']} subsets {100 * average['mean']:.2f} % "
-                f"(n = {summary['n_cases']})"
+                f"{average['region']:>8}: mean Dice over {counted(average['subsets'], 'subset')} "
+                f"{100 * average['mean']:.2f} % (n = {summary['n_cases']})"
             )
     typer.echo(f"results in {output / METRICS_FILE} and {output / SUMMARY_FILE}; next: medmap report {output}")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from medmap_monai.utils.counted import counted
+
 
 def features(
     studies: Path = typer.Argument(..., help="Folder of studies, or a CSV/JSON manifest; complete ones are used."),
@@ -80,4 +82,4 @@ def features(
         table.add_row(row.level, str(row.positions), *(f"{number:.3f}" for number in numbers))
     Console().print(table)
     studies_used = len(set(next(iter(found.case_ids.values())).tolist()))
-    typer.echo(f"{studies_used} studies, modalities {', '.join(found.modalities)}; features in {output}")
+    typer.echo(f"{counted(studies_used, 'study')}, modalities {', '.join(found.modalities)}; features in {output}")

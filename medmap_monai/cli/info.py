@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from medmap_monai.utils.counted import counted
+
 _READABLE = 160  # columns; in a narrower one, or a pipe, names would be cut that are there to be copied
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ def _show_studies(console: Console, source: Path, edition: str | None, strict: b
     if scan.errors:
         raise typer.Exit(1)
     if strict and unused:
-        fail(f"{len(unused)} NIfTI file(s) are not used (--strict)")
+        fail(f"{counted(len(unused), 'NIfTI file is', 'NIfTI files are')} not used (--strict)")
 
 
 def _show_bundles(console: Console) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from medmap_monai.utils.counted import counted
+
 
 def phantom(
     folder: Path = typer.Argument(..., help="Folder of the new cohort; it appears when the cohort is complete."),
@@ -71,7 +73,9 @@ def phantom(
     except (OSError, ValueError) as error:
         fail(error)
     state = "is there already" if existed else "written"
-    typer.echo(f"synthetic cohort {state}: {cases} {chosen} case(s) of {'x'.join(map(str, size))} voxels in {folder}")
+    typer.echo(
+        f"synthetic cohort {state}: {counted(cases, f'{chosen} case')} of {'x'.join(map(str, size))} voxels in {folder}"
+    )
     available = list(recipe.kept.values())
     if any(len(names) < len(chosen.modalities) for names in available):
         table = Table("modality", "cases", "missing rate")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from medmap_monai.utils.counted import counted
+
 PREPARED_NAME = "prepared"
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def predict(
     from medmap_monai.cli.progress import StudyProgress
     from medmap_monai.cli.reading import tell_unused
     from medmap_monai.engines.run_bundle import run_inference
-    from medmap_monai.engines.study_predictor import StudiesFailedError
+    from medmap_monai.engines.studies_failed import StudiesFailedError
     from medmap_monai.utils.bundle_workflow import parse_overrides
     from medmap_monai.utils.find_bundle import default_bundle
 
@@ -120,8 +122,8 @@ def predict(
         fail(error)
     assert predictor is not None
     skipped = len(predictor.skipped)
-    note = f", {skipped} were done already (--overwrite redoes them)" if skipped else ""
-    typer.echo(f"{len(predictor.finished)} studies segmented{note}; results in {output}")
+    note = f", {counted(skipped, 'was', 'were')} done already (--overwrite redoes them)" if skipped else ""
+    typer.echo(f"{counted(len(predictor.finished), 'study')} segmented{note}; results in {output}")
     for reason, count in Counter(predictor.again.values()).items():
         typer.echo(f"  {count} of them again: {reason}")
     _print_findings(predictor)

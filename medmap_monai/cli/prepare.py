@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from medmap_monai.utils.counted import counted
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -44,9 +46,9 @@ def prepare(
     except (OSError, ValueError, ImportError) as error:
         fail(error)
     failed = [study for study in studies if study.error]
-    typer.echo(f"{len(studies) - len(failed)} studies prepared in {output}")
+    typer.echo(f"{counted(len(studies) - len(failed), 'study')} prepared in {output}")
     if failed:
-        fail(f"{len(failed)} of {len(studies)} studies failed:\n" + "\n".join(f"  {s.error}" for s in failed))
+        fail(f"{len(failed)} of {counted(len(studies), 'study')} failed:\n" + "\n".join(f"  {s.error}" for s in failed))
 
 
 def named_images(options: dict[str, str | None], pairs: Sequence[str]) -> dict[str, str]:
@@ -143,4 +145,7 @@ def tell_native_results(native: NativeResults, failed: list[str]) -> None:
             typer.secho(f"  {name}: {note}", fg=typer.colors.YELLOW)
     problems = [*failed, *native.problems.values()]
     if problems:
-        fail(f"{len(problems)} studies are incomplete:\n" + "\n".join(f"  {text}" for text in problems))
+        fail(
+            f"{counted(len(problems), 'study is', 'studies are')} incomplete:\n"
+            + "\n".join(f"  {text}" for text in problems)
+        )

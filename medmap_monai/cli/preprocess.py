@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from medmap_monai.utils.counted import counted
+
 
 def preprocess(
     bundle: Path = typer.Argument(..., help="The bundle that will be trained; its train.json says how."),
@@ -35,7 +37,7 @@ def preprocess(
         result = fill_store(dataset, workers)
     except (OSError, ValueError) as error:
         fail(error)
-    typer.echo(f"{result.written} cases written, {result.found} found, in {dataset.store.folder}")
+    typer.echo(f"{counted(result.written, 'case')} written, {result.found} found, in {dataset.store.folder}")
     for case_id, reason in result.failures.items():
         typer.echo(f"failed: {reason if case_id in reason else f'case {case_id}: {reason}'}", err=True)
     if result.failures:

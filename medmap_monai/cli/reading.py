@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from medmap_monai.utils.counted import counted
+
 if TYPE_CHECKING:
     from medmap_monai.data.studies import StudyScan
 
@@ -32,7 +34,7 @@ def tell_unused(source: Path, edition: str | None, strict: bool) -> None:
     if not lines:
         return
     more = [f"  ... and {len(lines) - _SHOWN} more; medmap info {source} lists them"] if len(lines) > _SHOWN else []
-    text = "\n".join([f"{len(lines)} NIfTI file(s) are not used:", *lines[:_SHOWN], *more])
+    text = "\n".join([f"{counted(len(lines), 'NIfTI file is', 'NIfTI files are')} not used:", *lines[:_SHOWN], *more])
     if strict:
         fail(f"{text}\n(--strict: nothing was done)")
     typer.secho(text, fg=typer.colors.YELLOW, err=True)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from medmap_monai.utils.counted import counted
+
 if TYPE_CHECKING:
-    from medmap_monai.data.editions import Edition
+    from medmap_monai.data.edition import Edition
     from medmap_monai.data.splits import SplitRow
 
 PUBLISHED_SEED = 1037
@@ -71,8 +73,8 @@ def split(
             lacking = [name for name in names if groups is not None and name not in groups]
             if lacking:
                 raise ValueError(
-                    f"strata file {strata} has no row for {len(lacking)} of {len(names)} cases, such as {lacking[0]}; "
-                    f"add a row with its {strata_columns.replace(',', ' and ')}"
+                    f"strata file {strata} has no row for {len(lacking)} of {counted(len(names), 'case')}, "
+                    f"such as {lacking[0]}; add a row with its {strata_columns.replace(',', ' and ')}"
                 )
             folds = [fold.strip() for fold in withhold_from.split(",")]
             rows = make_split(
@@ -82,7 +84,8 @@ def split(
             _print_folds(rows, len(names), rates)
             count = len(set(patients.values()))
             if count < len(names):
-                typer.echo(f"{len(names)} cases of {count} patients; all cases of a patient are in one fold")
+                told = f"{counted(len(names), 'case')} of {counted(count, 'patient')}"
+                typer.echo(f"{told}; all cases of a patient are in one fold")
     except (OSError, ValueError) as error:
         fail(error)
     typer.echo(f"written to {output}")
@@ -137,7 +140,7 @@ def _two_columns(text: str) -> list[str]:
 
 def _print_folds(rows: Sequence[SplitRow], cases: int, rates: Mapping[str, float] | None) -> None:
     counts = Counter(row.fold for row in rows)
-    typer.echo(f"{len(rows)} of {cases} cases: " + ", ".join(f"{fold} {n}" for fold, n in counts.items()))
+    typer.echo(f"{len(rows)} of {counted(cases, 'case')}: " + ", ".join(f"{fold} {n}" for fold, n in counts.items()))
     if rates:
         _print_rates([row.available for row in rows if row.available is not None], rates)
 
@@ -155,7 +158,7 @@ def _write_published(
         raise ValueError("--compat passion needs --combination or --missing-rates, and an --output that ends in .csv")
     available = draw_availability(len(names), rates, seed, "passion")
     write_text(output, format_passion(names, available, edition.modalities))
-    typer.echo(f"{len(names)} cases in the published format")
+    typer.echo(f"{counted(len(names), 'case')} in the published format")
     _print_rates(available, rates)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from medmap_monai.utils.counted import counted
+
 
 def synth(
     anatomy: str = typer.Argument(
@@ -64,7 +66,7 @@ def synth(
             )
     except (ImportError, OSError, ValueError) as error:
         fail(error)
-    typer.echo(f"synthetic cohort written: {cases} {chosen} studies of {spacing:g} mm in {output}")
+    typer.echo(f"synthetic cohort written: {counted(cases, f'{chosen} study')} of {spacing:g} mm in {output}")
 
 
 def _numbers(text: str | None) -> tuple[int, int] | None:

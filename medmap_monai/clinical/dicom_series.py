@@ -15,6 +15,7 @@ from medmap_monai.clinical.extras import need
 from medmap_monai.clinical.recognise import SequenceFacts
 from medmap_monai.clinical.source import DICOM, SourceImage
 from medmap_monai.clinical.volume import LPS_TO_RAS
+from medmap_monai.utils.counted import counted
 
 MINIMUM_SLICES = 8  # fewer are a localiser or a single picture; a head in 8 slices would be 2 cm apart
 _MR = ("1.2.840.10008.5.1.4.1.1.4",)
@@ -182,9 +183,10 @@ def stack_problem(places: np.ndarray) -> str:
     """Why slices at these places (mm along their normal, ascending) are not one volume; an empty text when they are."""
     distinct = np.unique(np.round(places, 2))
     if len(distinct) < MINIMUM_SLICES:
-        return f"{len(distinct)} slices are no volume, {MINIMUM_SLICES} are needed"
+        return f"{counted(len(distinct), 'slice is', 'slices are')} no volume, {MINIMUM_SLICES} are needed"
     if len(distinct) < len(places):
-        return f"4-D: {len(places)} images at {len(distinct)} places (phases, repetitions or echoes)"
+        at = counted(len(distinct), "place")
+        return f"4-D: {len(places)} images at {at} (phases, repetitions or echoes)"
     steps = np.diff(distinct)
     usual = float(np.median(steps))
     gaps = np.flatnonzero(np.abs(steps - usual) > max(0.1 * usual, 0.05))

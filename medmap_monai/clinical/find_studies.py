@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import defaultdict
@@ -16,6 +15,7 @@ from medmap_monai.clinical.recognise import SequenceFacts, recognise
 from medmap_monai.clinical.source import NIFTI, SourceImage, SourceStudy
 from medmap_monai.data.file_names import existing_folder, nifti_stem
 from medmap_monai.data.studies import scan_studies
+from medmap_monai.utils.json_file import read_json
 
 
 def find_studies(folder: str | os.PathLike[str]) -> list[SourceStudy]:
@@ -69,7 +69,7 @@ def nifti_image(path: Path, context: str = "") -> SourceImage:
     if sidecar.is_file():
         # a file of that name that is no sidecar says nothing: the image's own name decides
         with suppress(OSError, ValueError, TypeError, AttributeError):
-            facts = _sidecar_facts(facts.name, json.loads(sidecar.read_text(encoding="utf-8")))
+            facts = _sidecar_facts(facts.name, read_json(sidecar))
     return SourceImage(NIFTI, path.name, (path,), facts, path.name)
 
 

@@ -33,7 +33,9 @@ from medmap_monai.clinical.source import DICOM, SourceImage, SourceStudy
 from medmap_monai.clinical.volume import to_itk, write_nifti
 from medmap_monai.data.file_names import nifti_stem
 from medmap_monai.data.studies import scan_studies
+from medmap_monai.utils.counted import counted
 from medmap_monai.utils.files import atomic_path, file_sha256, write_text
+from medmap_monai.utils.json_file import read_own_record
 from medmap_monai.utils.output import require_writable
 from medmap_monai.utils.preparation import PREPARED_FILE
 
@@ -136,8 +138,8 @@ def _require_clear(choice: Choice, options: PrepareOptions) -> None:
     if choice.unclear and not options.ignore_unclear:
         told = "; ".join(f"{label}: {reason}" for label, reason in choice.unclear)
         raise PrepareError(
-            f"{len(choice.unclear)} images need your word ({told}). Name them (--flair IMAGE, --t1ce IMAGE, ...) "
-            "or go on without them (--ignore-unclear)"
+            f"{counted(len(choice.unclear), 'image needs', 'images need')} your word ({told}). "
+            "Name them (--flair IMAGE, --t1ce IMAGE, ...) or go on without them (--ignore-unclear)"
         )
     if not choice.images:
         told = "; ".join(f"{label}: {reason}" for label, reason in choice.left_out) or "no image"
@@ -146,11 +148,7 @@ def _require_clear(choice: Choice, options: PrepareOptions) -> None:
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     """``prepared.json`` of a prepared study; None where there is none or it is damaged."""
-    try:
-        content = json.loads((folder / PREPARED_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+    return read_own_record(folder / PREPARED_FILE)
 
 
 def _files_hash(image: SourceImage) -> str:

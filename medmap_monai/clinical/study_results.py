@@ -20,6 +20,7 @@ from medmap_monai.clinical.volume import Volume
 from medmap_monai.transforms.nifti_geometry import label_image, pack_geometry
 from medmap_monai.transforms.restore import disk_label_values
 from medmap_monai.utils.files import atomic_path, write_text
+from medmap_monai.utils.json_file import read_json
 
 RESULTS_NAME = "native.json"
 
@@ -83,7 +84,7 @@ def write_study_results(
 def results_are_current(folder: Path, study: PreparedStudy, record: Mapping[str, Any]) -> bool:
     """Whether ``folder`` holds the results of this preparation and this prediction."""
     try:
-        content = json.loads((folder / RESULTS_NAME).read_text(encoding="utf-8"))
+        content = read_json(folder / RESULTS_NAME)
         same = content["key"] == study.record["key"] and content["fingerprint"] == record["fingerprint"]
         files = [*content["labels"].values(), *content["dicom_seg"].values()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

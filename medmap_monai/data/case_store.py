@@ -20,6 +20,7 @@ from monai.utils import look_up_option
 
 from medmap_monai.data.study import Study
 from medmap_monai.utils.files import atomic_path, file_sha256, write_text
+from medmap_monai.utils.json_file import read_own_record
 
 _FORMAT = 1
 _PACKAGES = ("medmap-monai", "monai", "nibabel", "numpy", "scipy", "torch")
@@ -212,11 +213,8 @@ def _hash(source: Mapping[str, Any]) -> str:
 
 
 def _read_index(path: Path) -> dict[str, Any] | None:
-    try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return entry if isinstance(entry, dict) and {"sources", "values", "arrays"} <= set(entry) else None
+    entry = read_own_record(path)
+    return entry if entry is not None and {"sources", "values", "arrays"} <= set(entry) else None
 
 
 def _split(sample: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medmap_monai.data.editions import Edition
+from medmap_monai.data.edition import Edition
 from medmap_monai.data.folds import assign_folds
 from medmap_monai.data.manifest import scan_manifest
 from medmap_monai.data.patients import patient_of, patient_of_study, straddling_message
 from medmap_monai.data.splits import FOLDS, SplitRow, match_case, name_numbered_cases, read_split
 from medmap_monai.data.studies import StudyScan, combine_errors, scan_studies
 from medmap_monai.data.study import Study, StudyError
+from medmap_monai.utils.counted import counted
 
 
 def scan_cohort(source: str | os.PathLike[str], edition: str | Edition | None = None) -> StudyScan:
@@ -88,7 +89,8 @@ def cohort_records(
         studies = [study for study in studies if folds[study.case_id] == fold]
         if not studies:
             raise ValueError(
-                f"fold {fold} of {source} is empty: {len(folds)} cases, val {val_fraction:g}, test {test_fraction:g}"
+                f"fold {fold} of {source} is empty: {counted(len(folds), 'case')}, "
+                f"val {val_fraction:g}, test {test_fraction:g}"
             )
     return [_record(study, None) for study in studies]
 
@@ -142,7 +144,7 @@ def _granted(scan: StudyScan, rows: Sequence[SplitRow], split: str, cohort: str)
         raise combine_errors(bad)
     if fewer:
         warnings.warn(
-            f"{split} grants modalities that do not exist on disk to {len(fewer)} case(s), first {fewer[0]}; "
+            f"{split} grants modalities that do not exist on disk to {counted(len(fewer), 'case')}, first {fewer[0]}; "
             "what exists is used",
             stacklevel=3,
         )

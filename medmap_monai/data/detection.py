@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from medmap_monai.data.editions import EDITIONS, Edition
+from medmap_monai.data.edition import Edition
+from medmap_monai.data.editions import EDITIONS
 from medmap_monai.data.file_names import FileNames, existing_folder, expected_names, listing, walk_nifti
 from medmap_monai.data.foreign_files import foreign_hint
 from medmap_monai.data.nifti_file import NiftiError, read_nifti
 from medmap_monai.data.reading import NameReader
+from medmap_monai.utils.counted import counted
 
 _LABELS_LOOKED_AT = 8
 
@@ -52,8 +54,8 @@ def detect_edition_of(root: Path, files: list[Path], folders: list[Path]) -> Edi
             by_name[edition.name].update(name for name in names if re.fullmatch(edition.case, name))
     found = by_image or {name: cases for name, cases in by_name.items() if cases}
     if len(found) > 1:
-        counts = "; ".join(f"{name}: {len(cases)} case(s) such as {min(cases)}" for name, cases in found.items())
-        raise ValueError(f"{root} holds studies of more than one edition ({counts}); say which one to read")
+        told = [f"{name}: {counted(len(cases), 'case')} such as {min(cases)}" for name, cases in found.items()]
+        raise ValueError(f"{root} holds studies of more than one edition ({'; '.join(told)}); say which one to read")
     if found:
         return EDITIONS[next(iter(found))]
     generic = EDITIONS["generic"]
@@ -87,7 +89,7 @@ def nothing_found(root: Path, files: list[Path], edition: Edition | None) -> str
     """The message for a folder without any study."""
     hint = foreign_hint(root) if not files else ""
     names = [str(path.relative_to(root)) for path in files]
-    found = f"{len(files)} NIfTI file(s): {listing(names)}" if files else "no .nii or .nii.gz file"
+    found = f"{counted(len(files), 'NIfTI file')}: {listing(names)}" if files else "no .nii or .nii.gz file"
     found += f"; {hint}" if hint else ""
     if edition is not None:
         return f"no study of edition {edition} in {root}; expected {expected_names(edition)}; found {found}"

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medmap_monai.data.editions import EDITIONS, Edition
+from medmap_monai.data.edition import Edition
+from medmap_monai.data.editions import EDITIONS
 from medmap_monai.modalities import Modalities
 from medmap_monai.utils.json_file import read_json
 
@@ -60,7 +61,7 @@ def edition_from(content: Any, where: str = "edition") -> Edition:
             ``_seg``), ``regions`` (region -> classes; default: each class), ``case`` (regular expression of case ids,
             for files whose names it does not follow from), ``image_folder``, ``label_folder``, ``skip_folders``,
             ``channels`` (modality -> index in a 4-D file) and ``slices``, as in
-            :class:`~medmap_monai.data.editions.Edition`.
+            :class:`~medmap_monai.data.edition.Edition`.
         where: for messages.
 
     Raises:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from medmap_monai.data.cohort import scan_cohort, warn_of_straddling
-from medmap_monai.data.editions import Edition
+from medmap_monai.data.edition import Edition
 from medmap_monai.data.folds import assign_folds
 from medmap_monai.data.patients import patient_of, patient_of_study
 from medmap_monai.data.splits import FOLDS, SplitRow, match_case, name_numbered_cases, read_split
 from medmap_monai.data.study_dataset import ERROR
 from medmap_monai.data.training_cases import UNKNOWN, UNSEEN, TrainingCases
+from medmap_monai.utils.counted import are, counted
 from medmap_monai.utils.synthetic import cohort_marker
 
 #: fold that takes every case, training cases too
@@ -102,8 +103,9 @@ class EvaluationRecords:
             unseen = {case_id: record for case_id, record in records.items() if record["fold"] == UNSEEN}
             if not unseen:
                 raise ValueError(
-                    f"the weights have seen all {len(records)} cases of {self.source} in training or validation: there "
-                    f"is nothing to test them on. fold={ALL} (--fold {ALL}) scores them, and says so"
+                    f"the weights have seen all {counted(len(records), 'case')} of {self.source} in training "
+                    f"or validation: there is nothing to test them on. fold={ALL} (--fold {ALL}) scores them, "
+                    "and says so"
                 )
             records = unseen
         return [records[case_id] for case_id in sorted(records)]
@@ -125,7 +127,7 @@ class EvaluationRecords:
             return {}
         name = " and ".join(names)
         if synthetic and len(synthetic) < len(markers):
-            name = f"{name or 'mixture'} ({len(synthetic)} of {len(markers)} cases are synthetic)"
+            name = f"{name or 'mixture'} ({len(synthetic)} of {len(markers)} cases {are(len(synthetic))} synthetic)"
         return {"name": name, "synthetic": bool(synthetic)}
 
     def _wanted(self, row: SplitRow) -> bool:

@@ -6,9 +6,10 @@ import os
 import re
 from pathlib import Path
 
-from medmap_monai.data.editions import NIFTI_ENDINGS, Edition
+from medmap_monai.data.edition import Edition
 from medmap_monai.data.foreign_files import what_file_is
 
+NIFTI_ENDINGS = (".nii.gz", ".nii")
 _SHOWN = 5  # file names quoted in a message
 
 

@@ -7,6 +7,8 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from medmap_monai.utils.counted import counted
+
 
 def assign_folds(
     cases: Sequence[str],
@@ -43,13 +45,13 @@ def assign_folds(
         ['test', 'train', 'train', 'val']
     """
     if len(set(cases)) != len(cases):
-        raise ValueError(f"cases must be unique, got {len(cases)} names of {len(set(cases))} cases")
+        raise ValueError(f"cases must be unique, got {len(cases)} names of {counted(len(set(cases)), 'case')}")
     sizes = {"test": _size("test", test, len(cases)), "val": _size("val", val, len(cases))}
     left = len(cases) - sum(sizes.values())
     sizes["train"] = max(0, left) if train is None else _size("train", train, len(cases))
     if sizes["train"] > left:
         wanted = ", ".join(f"{fold} {size}" for fold, size in sizes.items())
-        raise ValueError(f"{wanted} cases are asked for, {len(cases)} cases exist")
+        raise ValueError(f"{wanted} cases are asked for, {counted(len(cases), 'case exists', 'cases exist')}")
     lacking = next((case for case in cases if strata is not None and case not in strata), None)
     if lacking is not None:
         raise ValueError(f"case {lacking} has no stratum")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from medmap_monai.data.cohort import scan_cohort
-from medmap_monai.data.editions import Edition
+from medmap_monai.data.edition import Edition
 from medmap_monai.data.study import StudyError
 from medmap_monai.data.study_dataset import ERROR
 

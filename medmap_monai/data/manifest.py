@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from medmap_monai.data.editions import EDITIONS, NIFTI_ENDINGS, Edition, get_edition
+from medmap_monai.data.edition import Edition
+from medmap_monai.data.editions import EDITIONS, get_edition
+from medmap_monai.data.file_names import NIFTI_ENDINGS
 from medmap_monai.data.studies import StudyScan, combine_errors
 from medmap_monai.data.study import ImageSource, Study, StudyError
 from medmap_monai.utils.csv_rows import read_csv_rows, read_text

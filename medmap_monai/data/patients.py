@@ -6,8 +6,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from medmap_monai.data.editions import EDITIONS, Edition, get_edition
+from medmap_monai.data.edition import Edition
+from medmap_monai.data.editions import EDITIONS, get_edition
 from medmap_monai.data.study import Study
+from medmap_monai.utils.counted import counted
 
 #: column of a manifest or split file that says so itself
 GROUP = "group"
@@ -52,8 +54,9 @@ def straddling_message(source: str, folds: Mapping[str, str], patients: Mapping[
         return None
     first, names = next(iter(bad.items()))
     return (
-        f"{source}: {len(bad)} patient(s) have cases in several folds, such as {first} in {' and '.join(names)}: "
-        "scores on them are not scores on unseen patients. medmap split keeps patients together"
+        f"{source}: {counted(len(bad), 'patient has', 'patients have')} cases in several folds, "
+        f"such as {first} in {' and '.join(names)}: scores on them are not scores on unseen "
+        "patients. medmap split keeps patients together"
     )
 
 

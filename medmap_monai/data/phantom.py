@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -11,10 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from medmap_monai.data.editions import Edition, get_edition
+from medmap_monai.data.edition import Edition
+from medmap_monai.data.editions import get_edition
 from medmap_monai.data.phantom_files import case_files, write_case
 from medmap_monai.data.phantom_recipe import GENERATOR, GENERATOR_VERSION, PhantomRecipe
+from medmap_monai.utils.counted import counted
 from medmap_monai.utils.files import remove_stale, temporary_prefix
+from medmap_monai.utils.json_file import read_own_record
 from medmap_monai.utils.synthetic import MARKER_FILE, write_synthetic_marker
 
 NOTICE = (
@@ -149,9 +151,9 @@ def _write(target: Path, recipe: PhantomRecipe, progress: Progress | None, worke
 def _describe(root: Path, recipe: PhantomRecipe) -> None:
     title = recipe.edition.title
     write_synthetic_marker(root, f"Phantom cohort in the layout of {title}", {"notice": NOTICE, **recipe.description})
-    size = "x".join(map(str, recipe.shape))
+    what = f"{counted(recipe.cases, 'case')} of {'x'.join(map(str, recipe.shape))} voxels"
     (root / "README.txt").write_text(
-        f"{NOTICE}\n\n{recipe.cases} case(s) of {size} voxels in the layout and with the label values of {title}.\n"
+        f"{NOTICE}\n\n{what} in the layout and with the label values of {title}.\n"
         f"Written by `medmap phantom`, generator version {GENERATOR_VERSION}, seed {recipe.seed}, first case "
         f"{recipe.first_case}; all parameters are in {MARKER_FILE}.\n",
         encoding="utf-8",
@@ -160,11 +162,8 @@ def _describe(root: Path, recipe: PhantomRecipe) -> None:
 
 def _verified(target: Path, recipe: PhantomRecipe) -> Path:
     """``target``, when it holds exactly the cohort of the recipe."""
-    try:
-        found = json.loads((target / MARKER_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or found.get("generator") != GENERATOR:
+    found = read_own_record(target / MARKER_FILE)
+    if found is None or found.get("generator") != GENERATOR:
         raise ValueError(f"{target} exists and is not a phantom cohort; choose another folder")
     different = [
         _difference(key, found.get(key), value) for key, value in recipe.description.items() if found.get(key) != value

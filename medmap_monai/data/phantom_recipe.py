@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from medmap_monai.data.availability import draw_availability
-from medmap_monai.data.editions import EDITIONS, Edition
+from medmap_monai.data.edition import Edition
+from medmap_monai.data.editions import EDITIONS
 from medmap_monai.modalities import BRATS, MYOPS
 
 GENERATOR = "medmap_monai.data.phantom"

@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from medmap_monai.data.editions import EDITIONS, Edition
+from medmap_monai.data.edition import Edition
+from medmap_monai.data.editions import EDITIONS
 from medmap_monai.data.file_names import FileNames, nifti_stem
 from medmap_monai.data.spellings import spelt
 from medmap_monai.utils.output import is_results_folder

@@ -14,6 +14,7 @@ from monai.transforms import RandomizableTrait, Transform
 from medmap_monai.data.case_store import CaseStore
 from medmap_monai.data.study import StudyError
 from medmap_monai.data.study_dataset import find_study_error
+from medmap_monai.utils.counted import counted
 
 
 class CohortError(ValueError):
@@ -25,8 +26,8 @@ class CohortError(ValueError):
 
     def __init__(self, errors: Sequence[StudyError]) -> None:
         self.errors = list(errors)
-        cases = "study" if len(self.errors) == 1 else "studies"
-        super().__init__(f"{len(self.errors)} {cases} cannot be used:\n" + "\n".join(f"  {e}" for e in self.errors))
+        lines = "\n".join(f"  {error}" for error in self.errors)
+        super().__init__(f"{counted(len(self.errors), 'study')} cannot be used:\n{lines}")
 
     def __reduce__(self) -> tuple[type[CohortError], tuple[list[StudyError]]]:
         return (CohortError, (self.errors,))

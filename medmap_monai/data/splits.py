@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medmap_monai.data.editions import Edition, get_edition
+from medmap_monai.data.edition import Edition
+from medmap_monai.data.editions import get_edition
 from medmap_monai.data.patients import GROUP
 from medmap_monai.data.published_splits import PASSION_HEADER, parse_passion
 from medmap_monai.modalities import SUBSET_SEPARATOR, Modalities
+from medmap_monai.utils.counted import counted
 from medmap_monai.utils.csv_cells import plain_cell, quoted_row
 from medmap_monai.utils.csv_rows import read_csv_rows, read_text
 from medmap_monai.utils.files import write_text
@@ -182,8 +184,8 @@ def name_numbered_cases(rows: Sequence[SplitRow], case_ids: Sequence[str]) -> li
     ordered = sorted(case_ids)
     if len(numbered) != len(rows) or len(rows) != len(ordered):
         raise ValueError(
-            f"a split by case number must number every case: it has {len(numbered)} numbered of {len(rows)} rows, "
-            f"the cohort has {len(ordered)} cases"
+            f"a split by case number must number every case: it has {len(numbered)} numbered "
+            f"of {counted(len(rows), 'row')}, the cohort has {counted(len(ordered), 'case')}"
         )
     if {int(row.case_id[1:]) for row in rows} != set(range(1, len(rows) + 1)):
         raise ValueError(f"a split by case number must have each of #1 to #{len(rows)} once")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from medmap_monai.data.case_groups import CaseFiles, group_cases
 from medmap_monai.data.detection import detect_edition_of, edition_of_labels, nothing_found
+from medmap_monai.data.edition import Edition
 from medmap_monai.data.edition_file import EDITION_FILE, read_edition
-from medmap_monai.data.editions import EDITIONS, Edition, get_edition
+from medmap_monai.data.editions import EDITIONS, get_edition
 from medmap_monai.data.file_names import existing_folder, expected_names, listing, nifti_stem, walk_nifti
 from medmap_monai.data.reading import FileReading, NameReader, NameReading
 from medmap_monai.data.study import ImageSource, Study, StudyError

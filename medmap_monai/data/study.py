@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from medmap_monai.data.editions import Edition
+    from medmap_monai.data.edition import Edition
 
 
 class StudyError(ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from medmap_monai.data.editions import Edition
+from medmap_monai.data.edition import Edition
 from medmap_monai.data.studies import scan_studies
 from medmap_monai.data.study import Study, StudyError
 

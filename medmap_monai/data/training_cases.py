@@ -13,8 +13,10 @@ from typing import Any
 
 from medmap_monai.data.patients import patient_of_study
 from medmap_monai.data.study import Study
+from medmap_monai.utils.counted import counted
 from medmap_monai.utils.file_stamp import file_fingerprint
 from medmap_monai.utils.files import file_sha256, write_text
+from medmap_monai.utils.json_file import read_json
 
 _SUFFIX = "_cases.json"
 #: fold of a case that is neither in training nor in validation, and of one about which nothing is known
@@ -116,7 +118,7 @@ def write_training_cases(weights: str | os.PathLike[str], cases: TrainingCases |
 def read_training_cases(weights: str | os.PathLike[str]) -> TrainingCases | None:
     """The cases of ``weights``; None where no file tells, or it tells of other weights."""
     try:
-        content = json.loads(cases_path(weights).read_text(encoding="utf-8"))
+        content = read_json(cases_path(weights))
         if content["format"] != 1 or content["sha256"] != file_sha256(weights):
             return None
         return TrainingCases(
@@ -126,16 +128,20 @@ def read_training_cases(weights: str | os.PathLike[str]) -> TrainingCases | None
             tuple(int(size) for size in content.get("window", ())),
             str(content.get("orientation", "")),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def describe_folds(folds: Sequence[str]) -> str:
     """One sentence on whether weights have seen cases of these folds; empty where they have seen none."""
-    told = [f"{folds.count(fold)} of {len(folds)} cases are {what}" for fold, what in _WHAT.items() if fold in folds]
+    told = [_of_weights(folds.count(fold), len(folds), what) for fold, what in _WHAT.items() if fold in folds]
     if UNKNOWN in folds:
         told.append("it is not known which cases the weights were trained on")
     return " and ".join(told)
 
 
-_WHAT = {"train": "training cases", "val": "validation cases"}
+_WHAT = {"train": "training case", "val": "validation case"}
+
+
+def _of_weights(number: int, total: int, what: str) -> str:
+    return f"{number} of {counted(total, 'case')} {'is a' if number == 1 else 'are'} {what}{'' if number == 1 else 's'}"

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from medmap_monai.data.editions import Edition, get_edition
+from medmap_monai.data.edition import Edition
+from medmap_monai.data.editions import get_edition
 from medmap_monai.data.evaluation_records import EvaluationRecords
 from medmap_monai.data.study_dataset import ERROR
 from medmap_monai.data.training_cases import UNKNOWN, describe_folds, read_training_cases

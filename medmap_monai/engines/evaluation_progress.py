@@ -9,6 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from medmap_monai.utils.counted import counted
+
 _log = logging.getLogger(__name__)
 
 
@@ -47,7 +49,7 @@ class EvaluationProgress:
         if self._bar:
             self._bar.start()
         if not self._quiet and self.kept:
-            _log.info("%d cases were finished before and are kept", self.kept)
+            _log.info("%s kept from an earlier run", counted(self.kept, "case is", "cases are"))
         return self
 
     def __exit__(

@@ -16,6 +16,7 @@ from medmap_monai.engines.fingerprint import software_versions, weights_sha256
 from medmap_monai.metrics.reliability import RELIABILITY_FILE, ExpectedQuality, expected_quality, read_reliability
 from medmap_monai.utils.describe import describe, description_sha256
 from medmap_monai.utils.files import file_sha256
+from medmap_monai.utils.json_file import read_own_record
 
 NOTICE = "Research use only; not a medical device."
 
@@ -133,12 +134,7 @@ def _bundle_of(checkpoint: Path | None) -> Path | None:
 
 
 def _metadata(root: Path | None) -> dict[str, Any]:
-    try:
-        path = (root or Path()) / "configs" / "metadata.json"
-        content = json.loads(path.read_text(encoding="utf-8")) if root is not None else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return {} if root is None else read_own_record(root / "configs" / "metadata.json") or {}
 
 
 def _reliability(

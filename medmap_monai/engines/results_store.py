@@ -14,8 +14,10 @@ from urllib.parse import quote
 import pandas as pd
 
 from medmap_monai.metrics.region_scores import RegionScore
+from medmap_monai.utils.counted import are, counted
 from medmap_monai.utils.csv_cells import plain_cell, quoted_row
 from medmap_monai.utils.files import remove_stale, write_text
+from medmap_monai.utils.json_file import read_json, read_own_record
 
 METRICS_FILE = "metrics.csv"
 SUMMARY_FILE = "summary.json"
@@ -72,9 +74,9 @@ class ResultsStore:
 
     def _refuse_other(self, path: Path) -> None:
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise StaleResultsError(f"{path} is not readable as JSON ({error}); choose another output folder") from None
+            found = read_json(path, remedy="choose another output folder")
+        except ValueError as error:
+            raise StaleResultsError(str(error)) from None
         if found == self.settings:
             return
         differences = _differences(found, self.settings)
@@ -102,11 +104,7 @@ class ResultsStore:
 
     def read_origin(self, case_id: str) -> dict[str, Any]:
         """What :meth:`write_origin` wrote; empty where that cannot be read."""
-        try:
-            content = json.loads(self.origin_path(case_id).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return content if isinstance(content, dict) else {}
+        return read_own_record(self.origin_path(case_id)) or {}
 
     def write_origin(self, case_id: str, origin: Mapping[str, Any]) -> None:
         """Write down what the case is computed from: files with their hashes, preprocessing."""
@@ -161,8 +159,8 @@ class ResultsStore:
         waiting = [c for c in cases if not self.finished(c) and not self.failed(c)]
         if waiting:
             raise ValueError(
-                f"{self.folder}: {len(waiting)} of {len(cases)} cases are not evaluated yet, first {waiting[:5]}; "
-                "run the missing shards before merging"
+                f"{self.folder}: {len(waiting)} of {counted(len(cases), 'case')} {are(len(waiting))} not evaluated "
+                f"yet, first {waiting[:5]}; run the missing shards before merging"
             )
         good = [c for c in cases if self.finished(c)]
         bad = [c for c in cases if not self.finished(c)]

@@ -25,12 +25,14 @@ from medmap_monai.engines.finished_prediction import files_of, why_again
 from medmap_monai.engines.prediction_facts import PredictionFacts, collect_facts
 from medmap_monai.engines.prediction_record import COLUMNS, failed_record, finished_record, table_row, where_from
 from medmap_monai.engines.result_flags import result_flags
+from medmap_monai.engines.studies_failed import StudiesFailedError
 from medmap_monai.engines.training_checkpoint import load_model
 from medmap_monai.engines.unlike_training import unlike_training
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.nifti_provenance import read_provenance
 from medmap_monai.transforms.restore import PROVENANCE
 from medmap_monai.utils.colour_tables import write_colour_tables
+from medmap_monai.utils.counted import counted
 from medmap_monai.utils.files import write_text
 from medmap_monai.utils.output import (
     PredictionTable,
@@ -44,20 +46,6 @@ from medmap_monai.utils.preparation import preparation_warnings
 
 NOTES = "notes"
 _log = logging.getLogger(__name__)
-
-
-class StudiesFailedError(RuntimeError):
-    """Some studies could not be segmented; the others are complete.
-
-    Args:
-        failures: message by case id.
-        finished: how many studies were segmented.
-    """
-
-    def __init__(self, failures: dict[str, str], finished: int) -> None:
-        lines = "\n".join(f"  {message}" for message in failures.values())
-        super().__init__(f"{len(failures)} of {len(failures) + finished} studies failed, the others are done:\n{lines}")
-        self.failures = failures
 
 
 class StudyPredictor(SupervisedEvaluator):
@@ -197,9 +185,9 @@ class StudyPredictor(SupervisedEvaluator):
                 waiting.append(record)
         records[:] = waiting
         if self.skipped:
-            _log.info("%d studies are done already and skipped", len(self.skipped))
+            _log.info("%s done already and skipped", counted(len(self.skipped), "study is", "studies are"))
         for reason, count in Counter(self.again.values()).items():
-            _log.info("%d studies are done again: %s", count, reason)
+            _log.info("%s done again: %s", counted(count, "study is", "studies are"), reason)
 
     def _add_lost_rows(self) -> None:
         """Give finished studies the row that a run which was killed between record and row did not write."""

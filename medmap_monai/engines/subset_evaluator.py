@@ -17,7 +17,7 @@ from monai.data.utils import no_collation
 from monai.engines import SupervisedEvaluator
 from torch import nn
 
-from medmap_monai.data.editions import Edition
+from medmap_monai.data.edition import Edition
 from medmap_monai.data.study_dataset import ERROR, ORIGIN, failure_of
 from medmap_monai.data.training_cases import UNKNOWN, read_training_cases
 from medmap_monai.engines.case_maps import write_case_maps
@@ -39,6 +39,7 @@ from medmap_monai.metrics.scoring import Scoring
 from medmap_monai.metrics.summary import summarise
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.pipelines import fixed_grid
+from medmap_monai.utils.counted import counted
 from medmap_monai.utils.files import file_sha256, write_text
 
 #: entry of image and summary: what was noticed when a study was read
@@ -131,7 +132,7 @@ class SubsetEvaluator:
             self._evaluate(store, self.work.share(cases.records), regions)
         elsewhere = [c for c in cases.names if not store.finished(c) and not store.failed(c)]
         if elsewhere and not self.work.merge_only:
-            _log.info("%d cases of other shards are not finished yet; the last shard will merge", len(elsewhere))
+            _log.info("%s of other shards to wait for; the last shard will merge", counted(len(elsewhere), "case"))
             return self._raise_for_failures(store, self.work.share(cases.names), None)
         return self._merge(store, cases)
 
@@ -172,7 +173,8 @@ class SubsetEvaluator:
     def _evaluate(self, store: ResultsStore, records: Sequence[Mapping[str, Any]], regions: Sequence[Region]) -> None:
         again = forget_changed(store, records, self.dataset.transform)
         if again:
-            _log.warning("%d cases are evaluated again, their files have changed: %s", len(again), ", ".join(again[:5]))
+            told = counted(len(again), "case is", "cases are")
+            _log.warning("%s evaluated again, as files have changed: %s", told, ", ".join(again[:5]))
         pending = [r for r in records if not self._is_done(store, str(r["case_id"]))]
         if not pending:
             return
@@ -271,7 +273,7 @@ class SubsetEvaluator:
             shown = "; ".join(": ".join(filter(None, (row["case_id"], row["file"], row["reason"]))) for row in rows)
             more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
             raise EvaluationIncompleteError(
-                f"{len(failed)} of {len(cases)} cases could not be evaluated ({shown}{more}); "
+                f"{len(failed)} of {counted(len(cases), 'case')} could not be evaluated ({shown}{more}); "
                 f"the others are complete, see {self.output_dir / FAILURES_FILE}"
             )
         return summary

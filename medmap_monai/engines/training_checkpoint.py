@@ -22,6 +22,7 @@ from medmap_monai.data.training_cases import TrainingCases, training_cases_of, w
 from medmap_monai.engines.finite_guard import TrainingDivergedError
 from medmap_monai.engines.unlike_training import training_orientation, training_window
 from medmap_monai.methods.base import Method
+from medmap_monai.utils.counted import counted
 from medmap_monai.utils.files import atomic_path, remove_stale
 
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -272,7 +273,8 @@ def load_model(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         lines = str(error).splitlines()
-        shown = "\n".join(lines[:12] + ([f"... and {len(lines) - 12} more lines"] if len(lines) > 12 else []))
+        cut = [f"... and {counted(len(lines) - 12, 'more line')}"] if len(lines) > 12 else []
+        shown = "\n".join(lines[:12] + cut)
         raise ValueError(
             f"{file} does not fit the network of this configuration. Was it trained with an overlay (for example "
             f"configs/phantom.json) that is not given now?\n{shown}"

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from medmap_monai.metrics.contribution import expected_gain
 from medmap_monai.modalities import Modalities
+from medmap_monai.utils.counted import counted
 from medmap_monai.utils.files import write_text
+from medmap_monai.utils.json_file import read_json
 
 RELIABILITY_FILE = "reliability.json"
 METRIC = "dice"
@@ -84,10 +86,7 @@ def write_reliability(
 
 def read_reliability(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a ``reliability.json``; ValueError, which names the file, when it is none."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not readable as JSON ({error})") from error
+    content = read_json(Path(path), "reliability file", "medmap evaluate writes it anew")
     if not isinstance(content, dict) or content.get("format") != 1 or "subsets" not in content:
         raise ValueError(f"{path} is not a reliability file of format 1")
     return content
@@ -144,4 +143,5 @@ def _advice(means: Mapping[str, float], modalities: Modalities, name: str) -> st
 def _source(reliability: Mapping[str, Any]) -> str:
     data = reliability.get("data") or "evaluated data"
     kind = " (synthetic)" if reliability.get("synthetic") and "synthetic" not in data else ""
-    return f"{reliability.get('cases')} cases of {data}{kind}, protocol {reliability.get('protocol')}"
+    cases = counted(reliability["cases"], "case") if "cases" in reliability else "an unknown number of cases"
+    return f"{cases} of {data}{kind}, protocol {reliability.get('protocol')}"

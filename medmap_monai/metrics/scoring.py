@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medmap_monai.data.editions import Edition, get_edition
+from medmap_monai.data.edition import Edition
+from medmap_monai.data.editions import get_edition
 from medmap_monai.metrics.bootstrap import Bootstrap
 from medmap_monai.metrics.edge_cases import EdgeCases
 from medmap_monai.metrics.lesion_wise import LESION_UNITS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import pandas as pd
 from medmap_monai.engines.encoder_features import gap_per_level, load_features
 from medmap_monai.engines.results_store import METRICS_FILE, SUMMARY_FILE, read_metrics
 from medmap_monai.utils.files import atomic_path
+from medmap_monai.utils.json_file import read_json
 
 SCORES_FILE = "scores.csv.gz"
 DISTANCES_FILE = "hd95.csv.gz"
@@ -68,7 +68,7 @@ def read_runs(folder: Path) -> ComparisonRecords:
     for summary in sorted(folder.glob(f"runs/*/seed*/evaluation/{SUMMARY_FILE}")):
         run = summary.parent.parent
         named: dict[str, Any] = {"variant": run.parent.name, "seed": int(run.name.removeprefix("seed"))}
-        regions = json.loads(summary.read_text())["regions"]
+        regions = read_json(summary, "summary", "evaluate that run anew")["regions"]
         plain = [name for name, region in regions.items() if not region["minimum_voxels"]]
         table = read_metrics(summary.parent / METRICS_FILE)
         table = table[table["region"].isin(plain)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from medmap_monai.utils.counted import counted
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -24,7 +26,7 @@ class Cost:
     def __str__(self) -> str:
         parts = [f"{self.training_steps:,} training steps"] if self.training_steps else []
         parts += [f"at most {self.windows:,} windows with all subsets"] if self.windows else []
-        parts += [f"{self.cases:,} studies read"] if self.cases else []
+        parts += [f"{counted(self.cases, 'study')} read"] if self.cases else []
         return ", ".join(parts) or "seconds"
 
     def seconds(self, per_step: float | None, per_window: float | None) -> float | None:

@@ -20,6 +20,7 @@ from medmap_monai.recipes.plan import make_plan
 from medmap_monai.recipes.recipe import PhantomSize, Recipe, Task, choose
 from medmap_monai.recipes.run_plan import BusyError, ChangedStepError, run_plan
 from medmap_monai.recipes.show_plan import plan_text
+from medmap_monai.utils.counted import counted
 
 PHANTOM_EPOCHS = 2
 
@@ -206,7 +207,7 @@ def _folds(
     if cases is not None and train + val + test != cases:
         what = "the phantom cohort has" if phantom else f"{given.data} holds"
         raise ValueError(
-            f"{what} {cases} cases, but the folds {train}/{val}/{test} are {train + val + test}; "
+            f"{what} {counted(cases, 'case')}, but the folds {train}/{val}/{test} are {train + val + test}; "
             "give --folds TRAIN/VAL/TEST"
         )
     return train, val, test

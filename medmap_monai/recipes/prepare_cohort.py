@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medmap_monai.data.cohort import scan_cohort
-from medmap_monai.data.editions import Edition
+from medmap_monai.data.edition import Edition
 from medmap_monai.data.manifest import write_manifest
 from medmap_monai.data.study import Study, StudyError
 from medmap_monai.utils.files import write_text

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from medmap_monai.recipes.commands import run_command
 from medmap_monai.recipes.step import CONTENT, Step
 from medmap_monai.utils.files import write_text
+from medmap_monai.utils.json_file import read_json
 
 try:
     import fcntl
@@ -107,11 +108,11 @@ def _read(step: Step) -> _Record | None:
     if not step.record.is_file():
         return None
     try:
-        content = json.loads(step.record.read_text(encoding="utf-8"))
+        content = read_json(step.record)
         if content["state"] not in (STARTED, FINISHED):
             raise ValueError(f"unknown state {content['state']}")
         return _Record(content["state"], dict(content["made_with"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ChangedStepError(f"{step.record} is not the record of a step ({error}); delete {_place(step)}") from None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medmap_monai import __version__
-from medmap_monai.data.editions import NIFTI_ENDINGS
+from medmap_monai.data.file_names import NIFTI_ENDINGS
 from medmap_monai.recipes.cost import Cost
 from medmap_monai.utils.files import file_sha256
 

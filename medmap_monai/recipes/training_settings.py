@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 from medmap_monai.data.editions import get_edition
 from medmap_monai.recipes.choices import Choices
 from medmap_monai.recipes.recipe import Training
+from medmap_monai.utils.json_file import read_json
 
 # keys that the evaluation command has options for, or that concern training alone
 _NOT_FOR_EVALUATION = frozenset(
@@ -31,7 +31,7 @@ def merged(choices: Choices, bundle: str, config: str, more: Mapping[str, Any] |
         path = choices.bundles / bundle / "configs" / f"{name}.json"
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist; --bundles names the folder of the bundles")
-        content.update(json.loads(path.read_text(encoding="utf-8")))
+        content.update(read_json(path, "configuration"))
     return {**content, **(more or {})}
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from medmap_monai.report.display import metric_display, modality_label, number
 from medmap_monai.report.figure_style import figure_style, modality_colours
 from medmap_monai.report.runs import EvaluationRun
+from medmap_monai.utils.counted import counted
 
 
 def contributions(run: EvaluationRun, metric: str) -> dict[str, dict[str, float]]:
@@ -41,7 +42,7 @@ def contribution_figure(runs: Sequence[EvaluationRun], metric: str) -> Figure:
             panel.axhline(0, color="#8a94a0", linewidth=0.8)
             panel.margins(y=0.18)
             panel.set_ylabel(f"{shown.title} points")
-            panel.set_title(f"{run.name}: contribution of each modality, n = {run.summary['n_cases']} cases")
+            panel.set_title(f"{run.name}: contribution of each modality, n = {counted(run.summary['n_cases'], 'case')}")
             if row == 0:
                 panel.legend(ncols=len(run.modalities), loc="upper right", fontsize=8.5, bbox_to_anchor=(1, 1.02))
     return figure

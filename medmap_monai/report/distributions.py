@@ -11,6 +11,7 @@ from medmap_monai.report.display import metric_display
 from medmap_monai.report.figure_style import INK, SERIES, figure_style
 from medmap_monai.report.runs import EvaluationRun
 from medmap_monai.report.subset_axis import draw_subset_axis, subset_axis_height
+from medmap_monai.utils.counted import counted
 
 _PANEL = 1.75
 
@@ -77,4 +78,4 @@ def _cases(run: EvaluationRun, metric: str, region: str) -> str:
     counts = sorted({e["n"] for s in run.subsets if (e := run.score(metric, region, s)) is not None})
     if not counts:
         return "0 cases"
-    return f"{counts[0]} cases" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} cases"
+    return counted(counts[0], "case") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} cases"

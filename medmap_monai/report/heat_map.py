@@ -11,6 +11,7 @@ from medmap_monai.report.display import metric_display, number
 from medmap_monai.report.figure_style import cell_colour, figure_style
 from medmap_monai.report.runs import EvaluationRun
 from medmap_monai.report.subset_axis import draw_subset_axis, subset_axis_height
+from medmap_monai.utils.counted import counted
 
 _CELL = 0.36
 _LEAST_SPAN, _LEAST_SPAN_MM = 0.1, 5.0
@@ -42,7 +43,7 @@ def heat_map_figure(run: EvaluationRun, metric: str) -> Figure:
             spine.set_visible(False)
         draw_subset_axis(axes, run.subsets, run.modalities, height)
         cases = run.summary["n_cases"]
-        axes.set_title(f"{run.name}: mean {shown.title} ({shown.unit}), n = {cases} cases")
+        axes.set_title(f"{run.name}: mean {shown.title} ({shown.unit}), n = {counted(cases, 'case')}")
     return figure
 
 

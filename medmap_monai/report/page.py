@@ -36,6 +36,7 @@ from medmap_monai.report.kept_case import case_dice, kept_case, kept_case_figure
 from medmap_monai.report.main_table import MainTable, main_table, table_csv, table_latex
 from medmap_monai.report.runs import BALANCE_FILE, FEATURES_FILE, TRAINING_FILE, EvaluationRun, check_comparable
 from medmap_monai.report.viewer_data import niivue_script, share_images, viewer_case
+from medmap_monai.utils.counted import counted
 from medmap_monai.utils.files import write_text
 
 MAIN_METRIC = "dice"
@@ -214,6 +215,7 @@ def _environment() -> Environment:
     environment.filters["svg_uri"] = lambda figure: _data_uri(figure.svg.read_bytes(), "image/svg+xml")
     environment.filters["text_uri"] = lambda text, kind: _data_uri(text.encode("utf-8"), kind)
     environment.globals["asset"] = _asset
+    environment.globals["counted"] = counted
     environment.globals["gain_colour"] = gain_colour
     environment.globals["largest_gain"] = _largest_gain
     return environment
@@ -241,7 +243,7 @@ def _all_cases(runs: Sequence[EvaluationRun]) -> str:
     """``n = 20 cases``, or the number of each run where they differ."""
     counts = [int(run.summary["n_cases"]) for run in runs]
     if len(set(counts)) == 1:
-        return f"n = {counts[0]} cases"
+        return f"n = {counted(counts[0], 'case')}"
     return "n = " + ", ".join(f"{count} ({run.name})" for run, count in zip(runs, counts, strict=True)) + " cases"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -13,7 +12,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from medmap_monai.data.editions import Edition, get_edition
+from medmap_monai.data.edition import Edition
+from medmap_monai.data.editions import get_edition
 from medmap_monai.data.phantom_files import case_files
 from medmap_monai.data.phantom_recipe import PhantomRecipe
 from medmap_monai.data.seeded_dataset import item_seed
@@ -22,6 +22,7 @@ from medmap_monai.synthesis.mni import mni_anatomy
 from medmap_monai.synthesis.priors import load_priors
 from medmap_monai.synthesis.records import BUILT_IN_ANATOMY
 from medmap_monai.synthesis.study import SyntheticStudy, synthesize_study
+from medmap_monai.utils.json_file import read_own_record
 from medmap_monai.utils.synthetic import MARKER_FILE, write_synthetic_marker
 
 GENERATOR = "medmap_monai.synthesis"
@@ -129,10 +130,7 @@ def ensure_synthetic_cohort(
         except OSError:
             if not target.exists():
                 raise  # otherwise another process was faster
-    try:
-        found = json.loads((target / MARKER_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        found = {}
+    found = read_own_record(target / MARKER_FILE) or {}
     wanted = _details(
         get_edition(edition), load_priors(priors)["name"], anatomy, cases, spacing, seed, first_case, anatomies
     )

@@ -16,6 +16,7 @@ from medmap_monai.data.splits import read_split
 from medmap_monai.data.study import StudyError
 from medmap_monai.modalities import SUBSET_SEPARATOR, Modalities
 from medmap_monai.transforms.modality_dropout import keep_non_empty, missing_rates
+from medmap_monai.utils.counted import counted
 
 
 def case_uniform(seed: int, case_id: str, modality: str) -> float:
@@ -86,7 +87,7 @@ class ImbalancedModalityDropout(Transform):
             flags = [a and b for a, b in zip(flags, self._flags(available), strict=True)]
         if self.subsets is not None:
             if case_id not in self.subsets:
-                raise StudyError(case_id, f"is not in the split, which lists {len(self.subsets)} cases")
+                raise StudyError(case_id, f"is not in the split, which lists {counted(len(self.subsets), 'case')}")
             flags = [a and b for a, b in zip(flags, self.subsets[case_id], strict=True)]
         if not any(flags):
             raise StudyError(

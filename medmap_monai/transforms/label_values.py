@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medmap_monai.data.editions import Edition
+from medmap_monai.data.edition import Edition
 from medmap_monai.data.study import StudyError
 
 _UNMAPPED = 255

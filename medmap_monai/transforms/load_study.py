@@ -15,7 +15,8 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.utils import look_up_option
 
-from medmap_monai.data.editions import Edition, get_edition
+from medmap_monai.data.edition import Edition
+from medmap_monai.data.editions import get_edition
 from medmap_monai.data.nifti_file import MEMORY_LIMIT
 from medmap_monai.data.study import ImageSource, Study, StudyError
 from medmap_monai.data.study_of_file import study_of_file

@@ -21,7 +21,7 @@ from monai.transforms import (
 )
 from monai.utils import ensure_tuple_rep, look_up_option
 
-from medmap_monai.data.editions import Edition
+from medmap_monai.data.edition import Edition
 from medmap_monai.transforms.imbalanced_dropout import ImbalancedModalityDropoutd, MissingModalities
 from medmap_monai.transforms.intensity_jitter import RandIntensityJitterd
 from medmap_monai.transforms.load_study import LoadStudyd

@@ -16,7 +16,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, SaveImaged, Transform
 
-from medmap_monai.data.editions import Edition, get_edition
+from medmap_monai.data.edition import Edition
+from medmap_monai.data.editions import get_edition
 from medmap_monai.transforms.nifti_geometry import label_image
 from medmap_monai.transforms.nifti_provenance import add_provenance
 from medmap_monai.transforms.resample import resample_to_grid

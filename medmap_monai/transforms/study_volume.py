@@ -9,6 +9,7 @@ import numpy as np
 
 from medmap_monai.data.nifti_file import MEMORY_LIMIT, NiftiError, read_nifti
 from medmap_monai.data.study import ImageSource, StudyError
+from medmap_monai.utils.counted import counted
 
 
 class Volume(NamedTuple):
@@ -62,7 +63,7 @@ def _read_file(case_id: str, path: Path, memory_limit: int) -> Volume:
         finite = np.isfinite(data)
         if not finite.all():
             bad = int(data.size - finite.sum())
-            raise StudyError(case_id, f"holds {bad} values that are NaN or Inf", path)
+            raise StudyError(case_id, f"holds {counted(bad, 'value that is', 'values that are')} NaN or Inf", path)
     return Volume(data, affine, header, path)
 
 

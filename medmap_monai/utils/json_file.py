@@ -1,4 +1,4 @@
-"""Read JSON of people; what is none is one line that names the file."""
+"""Read JSON, of people and our own; what is none is one line that names the file."""
 
 from __future__ import annotations
 
@@ -28,11 +28,33 @@ def parse_json(text: str | bytes, name: str, pairs: Callable[[list[tuple[str, An
         raise ValueError(f"{name} is not valid JSON that can be read: it is nested too deeply") from error
 
 
-def read_json(path: Path, what: str = "") -> Any:
-    """The content of a file; ``what`` it is stands before its path in the message.
+def read_json(path: Path, what: str = "", remedy: str = "") -> Any:
+    """The content of a file.
+
+    Args:
+        path: the file.
+        what: what it is; stands before its path in the message.
+        remedy: what to do about one that is damaged; ends the message.
 
     Raises:
         ValueError: as :func:`parse_json`.
         OSError: it cannot be read.
     """
-    return parse_json(path.read_bytes(), f"{what} {path}".strip())
+    try:
+        return parse_json(path.read_bytes(), f"{what} {path}".strip())
+    except ValueError as error:
+        if not remedy:
+            raise
+        raise ValueError(f"{error}; {remedy}") from error
+
+
+def read_own_record(path: Path) -> dict[str, Any] | None:
+    """The object in a file that this package wrote; None where there is none, or it holds anything else.
+
+    For what may be lost without harm: whoever reads it goes on as if nothing had been written.
+    """
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

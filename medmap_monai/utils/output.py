@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from filelock import FileLock
 
 from medmap_monai.utils.csv_cells import plain_cell, quoted_row
 from medmap_monai.utils.files import remove_stale, write_text
+from medmap_monai.utils.json_file import read_own_record
 
 PREDICTIONS_NAME = "predictions.csv"
 _LOCK = ".predictions.lock"
@@ -38,11 +38,7 @@ def is_results_folder(folder: str | os.PathLike[str]) -> bool:
 
 def read_record(folder: str | os.PathLike[str], case_id: str) -> dict[str, Any] | None:
     """What :func:`record_path` holds; None where there is none, or it cannot be read."""
-    try:
-        content = json.loads(record_path(folder, case_id).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
+    return read_own_record(record_path(folder, case_id))
 
 
 def read_predictions(folder: str | os.PathLike[str]) -> dict[str, dict[str, str]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from medmap_monai.utils.json_file import read_json
 
 PREPARED_FILE = "prepared.json"
 #: begins every remark that comes from preparation
@@ -26,8 +27,8 @@ def preparation_warnings(images: Iterable[str | os.PathLike[str]]) -> list[str]:
         if not record.is_file():
             continue
         try:
-            found = json.loads(record.read_text(encoding="utf-8")).get("warnings", [])
+            found = read_json(record).get("warnings", [])
             told += [f"{TOLD_BY_PREPARATION}{text}" for text in found]
         except (OSError, ValueError, AttributeError, TypeError) as error:
-            told.append(f"{TOLD_BY_PREPARATION}{record} cannot be read ({type(error).__name__})")
+            told.append(f"{TOLD_BY_PREPARATION}{record} cannot be read ({type(error).__name__}); prepare it again")
     return told

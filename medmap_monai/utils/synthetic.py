@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medmap_monai.utils.files import write_text
+from medmap_monai.utils.json_file import read_own_record
 
 #: file in the folder of a cohort
 MARKER_FILE = "dataset.json"
@@ -37,13 +38,7 @@ def cohort_marker(path: str | os.PathLike[str]) -> dict[str, Any]:
     """``name`` and ``synthetic`` of the cohort that ``path`` belongs to; empty where no folder above says anything."""
     start = Path(os.path.abspath(path))
     for folder in [start, *list(start.parents)[:_ABOVE]]:
-        file = folder / MARKER_FILE
-        if not file.is_file():
-            continue
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(content, dict) and "synthetic" in content:
+        content = read_own_record(folder / MARKER_FILE)
+        if content is not None and "synthetic" in content:
             return {"name": str(content.get("name", "")), "synthetic": content["synthetic"] is True}
     return {}

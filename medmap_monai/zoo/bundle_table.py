@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medmap_monai.data.edition import Edition
 from medmap_monai.data.edition_file import EDITION_FILE, read_edition
-from medmap_monai.data.editions import EDITIONS, Edition, get_edition
+from medmap_monai.data.editions import EDITIONS, get_edition
 from medmap_monai.modalities import SUBSET_SEPARATOR
 from medmap_monai.zoo.bundle_folder import BundleFolder
 from medmap_monai.zoo.record import measured

@@ -17,6 +17,7 @@ from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow, Referenc
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.utils import BundlePropertyConfig
 
+from medmap_monai.utils.counted import counted
 from medmap_monai.zoo.bundle_folder import CONFIG_SETS, BundleFolder, load_json
 from medmap_monai.zoo.outcome import fail, skip
 
@@ -56,7 +57,7 @@ def targets(bundle: BundleFolder) -> str:
                     problems.add(f"{name}: {id_}: {problem}")
     if problems:
         fail("; ".join(sorted(problems)[:5]))
-    return f"{len(seen)} components"
+    return counted(len(seen), "component")
 
 
 def overlay_keys(bundle: BundleFolder) -> str:

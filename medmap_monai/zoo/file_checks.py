@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 from jsonschema import Draft201909Validator
 from packaging.version import InvalidVersion, Version
 
+from medmap_monai.utils.counted import counted
+from medmap_monai.utils.json_file import parse_json
 from medmap_monai.zoo.bundle_folder import BundleFolder, load_json
 from medmap_monai.zoo.export import FORMATS
 from medmap_monai.zoo.outcome import fail, skip
@@ -52,7 +53,7 @@ def readme(bundle: BundleFolder) -> str:
     gone = [name for name in named if not (bundle.root / name).is_file()]
     if gone:
         fail(f"docs/README.md names {', '.join(gone)}, which do not exist")
-    return f"{len(text.split())} words, names {len(named)} configurations"
+    return f"{len(text.split())} words, names {counted(len(named), 'configuration')}"
 
 
 def file_sizes(bundle: BundleFolder) -> str:
@@ -66,12 +67,12 @@ def file_sizes(bundle: BundleFolder) -> str:
     big = [name for name, size in sizes.items() if size > SIZE_LIMIT and name not in listed]
     if big:
         fail(f"over {SIZE_LIMIT >> 20} MB and not in large_files: {', '.join(big)}")
-    return f"{len(sizes)} files, {sum(sizes.values()) / 1e3:.0f} kB without weights"
+    return f"{counted(len(sizes), 'file')}, {sum(sizes.values()) / 1e3:.0f} kB without weights"
 
 
 def metadata_schema(bundle: BundleFolder) -> str:
     """metadata.json fits MONAI's schema and what the zoo and this package read beyond it."""
-    schema = json.loads(files("medmap_monai.zoo").joinpath("metadata_schema.json").read_text(encoding="utf-8"))
+    schema = parse_json(files("medmap_monai.zoo").joinpath("metadata_schema.json").read_bytes(), "metadata schema")
     problems = [
         f"{'/'.join(map(str, error.absolute_path)) or 'metadata'}: {error.message}"
         for error in Draft201909Validator(schema).iter_errors(bundle.metadata)
@@ -118,7 +119,7 @@ def no_personal_paths(bundle: BundleFolder) -> str:
             found += [f"{name}: {value}" for value in _strings(load_json(path)) if _ABSOLUTE.match(value)]
     if found:
         fail("; ".join(found[:5]))
-    return f"{len(texts)} files"
+    return counted(len(texts), "file")
 
 
 def logging_conf(bundle: BundleFolder) -> str:

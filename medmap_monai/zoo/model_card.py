@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from medmap_monai.utils.counted import counted
+
 _SYNTHETIC = (
     "**These numbers come from synthetic studies.** No patient was imaged. They show that the software "
     "works; they say nothing about clinical performance."
@@ -49,7 +51,11 @@ def _hub_result(scores: Mapping[str, Any]) -> dict[str, Any]:
         "task": {"type": "image-segmentation"},
         "dataset": {"type": "private", "name": data},
         "metrics": [
-            {"type": "dice", "name": f"{region}, mean over {len(scores['dice'])} subsets", "value": round(value, 4)}
+            {
+                "type": "dice",
+                "name": f"{region}, mean over {counted(len(scores['dice']), 'subset')}",
+                "value": round(value, 4),
+            }
             for region, value in scores["mean_dice"].items()
         ],
     }
@@ -99,7 +105,7 @@ def results_table(scores: Mapping[str, Any]) -> str:
     """Mean Dice (%) per subset and region as a Markdown table, with what it was measured on."""
     regions = list(scores["mean_dice"])
     lines = [
-        f"Mean Dice (%) over {scores['n_cases']} cases of {scores['data'] or 'unnamed data'}, "
+        f"Mean Dice (%) over {counted(scores['n_cases'], 'case')} of {scores['data'] or 'unnamed data'}, "
         f"protocol `{scores['protocol']}`, for every subset of the modalities.",
         "",
         "| available | cases | " + " | ".join(regions) + " |",

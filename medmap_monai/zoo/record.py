@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from typing import Any
 
 from medmap_monai.metrics.reliability import RELIABILITY_FILE, read_reliability, write_reliability
 from medmap_monai.utils.files import atomic_path, file_sha256
+from medmap_monai.utils.json_file import read_json
 from medmap_monai.zoo.bundle_folder import BundleFolder
 
 #: below the bundle: one case of the evaluation, segmented from every subset
@@ -39,7 +39,7 @@ def record_evaluation(bundle: BundleFolder, summary: str | os.PathLike[str]) -> 
         ValueError: the evaluation is of other weights, or holds no Dice.
     """
     file = Path(summary)
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file, "summary", "medmap evaluate writes it anew")
     require_same_weights(content, file_sha256(bundle.weights_file))
     expected = bundle.root / "models" / RELIABILITY_FILE
     write_reliability(content, expected)

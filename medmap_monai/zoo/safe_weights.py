@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickletools
 import re
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from medmap_monai.utils.json_file import parse_json
 
 _ZIP = b"PK\x03\x04"
 _LONGEST_TEXT_PICKLE = 32 << 20  # longer ones are read as binary, which begin with their protocol
@@ -131,9 +132,9 @@ def _require_text(file: Path) -> None:
         raise UnsafeFileError(f"{file.name} is named as text and holds binary data")
     if file.suffix.lower() == ".json":
         try:
-            json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UnsafeFileError(f"{file.name} is named as JSON and is none: {error}") from None
+            parse_json(text, file.name)
+        except ValueError as error:
+            raise UnsafeFileError(str(error)) from None
 
 
 def _load_tensors(file: Path) -> Any:

@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from medmap_monai.data.edition import Edition
 from medmap_monai.data.edition_file import edition_from
-from medmap_monai.data.editions import Edition
 from medmap_monai.zoo.bundle_folder import load_json
 
 #: folder of what bundles have in common: one JSON file per task, network, loss and method, and the files of a bundle

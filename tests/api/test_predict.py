@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import medmap_monai as mm
 from medmap_monai.cli.main import app
-from medmap_monai.engines.study_predictor import StudiesFailedError
+from medmap_monai.engines.studies_failed import StudiesFailedError
 
 CASE = "BraTS20_Training_001"
 SMALL = {"overlays": ["phantom"], "device": "cpu"}

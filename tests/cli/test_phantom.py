@@ -23,7 +23,7 @@ def test_cohort_with_absent_files(tmp_path: Path) -> None:
     arguments = [tmp_path / "c", "--cases", 3, "--shape", 18, 17, 16, "--seed", 4, "--only", "last=flair+t2"]
     result = _run(*arguments)
     assert result.exit_code == 0, result.output
-    assert "synthetic cohort written: 3 brats2020 case(s) of 18x17x16 voxels" in result.output
+    assert "synthetic cohort written: 3 brats2020 cases of 18x17x16 voxels" in result.output
     assert "missing rate" in result.output
     studies = find_studies(tmp_path / "c")
     assert [list(study.images) for study in studies] == [["flair", "t1ce", "t1", "t2"]] * 2 + [["flair", "t2"]]

@@ -179,7 +179,7 @@ def test_results_of_other_weights_inputs_or_settings_are_made_again(
     os.replace(tmp_path / "copy", path_of(studies, 1, "t1"))
     result = predict(studies)
     assert result.exit_code == 0, result.output
-    assert "1 were done already" in result.output
+    assert "1 was done already" in result.output
     assert "1 of them again: new since: t2" in result.output
     assert "1 of them again: changed since: t2" in result.output
     assert record(tmp_path, 1) == first[1]

@@ -72,7 +72,7 @@ def test_unused_files_are_told_before_the_run_and_refused_under_strict(
     if command == "predict":
         result = run(command, str(studies))
         assert result.exit_code == 0, result.output
-        assert "1 NIfTI file(s) are not used" in result.output
+        assert "1 NIfTI file is not used" in result.output
         (studies / CASE / "[adc].nii.gz").unlink()
         assert "not used" not in run(command, str(studies), "--strict").output
 

@@ -113,7 +113,7 @@ def test_what_is_complete_is_kept_and_what_is_not_is_done_again(result: tuple[Pa
     page.write_text("kept")
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 0, again.output
-    assert "1 were done already" in again.output
+    assert "1 was done already" in again.output
     assert page.read_text() == "kept"
     (out / "patient_A" / "native" / "patient_A_t2_seg.nii.gz").unlink()
     third = CliRunner().invoke(app, command)

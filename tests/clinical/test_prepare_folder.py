@@ -121,7 +121,7 @@ def test_one_bad_study_never_stops_the_next(phantom_cohort: Path, tmp_path: Path
     shutil.copy(source, empty / "series7.nii.gz")
     result = CliRunner().invoke(app, ["prepare", str(tmp_path / "in"), "-o", str(tmp_path / "out")])
     assert result.exit_code == 1
-    assert "1 studies prepared" in result.output
+    assert "1 study prepared" in result.output
     assert "study a_bad: flair: flair.nii.gz cannot be read" in result.output
     assert "study b_strange: 1 images need your word" in result.output
     assert "--flair IMAGE" in result.output

@@ -112,7 +112,7 @@ def test_split_grants_what_is_not_on_disk(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"Training_001.*grants t1, but only flair\+t1ce\+t2 exists"):
         cohort_records(folder, split_file=tmp_path / "s.csv")
     write_split(tmp_path / "s.csv", [SplitRow(CASES[0], "train", ("t1", "t2"))])
-    with pytest.warns(UserWarning, match=r"1 case\(s\), first BraTS20_Training_001"):
+    with pytest.warns(UserWarning, match=r"1 case, first BraTS20_Training_001"):
         (record,) = cohort_records(folder, split_file=tmp_path / "s.csv")
     assert record["available"] == ("t1", "t2")
 

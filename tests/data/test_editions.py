@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from medmap_monai.data.editions import EDITIONS, Edition, get_edition
+from medmap_monai.data.edition import Edition
+from medmap_monai.data.editions import EDITIONS, get_edition
 from medmap_monai.modalities import BRATS
 
 

@@ -102,7 +102,7 @@ def test_a_manifest_names_its_patients(time_points: Path, tmp_path: Path) -> Non
 def test_a_split_that_divides_a_patient_is_warned_of(time_points: Path, tmp_path: Path) -> None:
     split = tmp_path / "split.csv"
     write_split(split, [SplitRow("BraTS-GLI-00001-000", "train"), SplitRow("BraTS-GLI-00001-001", "test")])
-    with pytest.warns(UserWarning, match=r"1 patient\(s\) have cases in several folds, such as BraTS-GLI-00001"):
+    with pytest.warns(UserWarning, match=r"1 patient has cases in several folds, such as BraTS-GLI-00001"):
         cohort_records(time_points, split_file=split, fold="train")
     with pytest.warns(UserWarning, match="several folds"):
         EvaluationRecords(time_points, split_file=split, fold="test")()

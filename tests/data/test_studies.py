@@ -245,7 +245,7 @@ def test_nothing_found_says_what_was_found(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no study in .*no \.nii or \.nii\.gz file.*brats2020.*manifest"):
         find_studies(tmp_path)
     _touch(tmp_path, *(f"scan{i}.nii.gz" for i in range(9)))
-    with pytest.raises(ValueError, match=r"9 NIfTI file\(s\): scan0\.nii\.gz.*and 4 more"):
+    with pytest.raises(ValueError, match=r"9 NIfTI files: scan0\.nii\.gz.*and 4 more"):
         find_studies(tmp_path)
     with pytest.raises(ValueError, match=r"no study of edition brats2023.*<case>-t2f.*scan0"):
         find_studies(tmp_path, "brats2023")

@@ -44,7 +44,7 @@ def test_results_of_other_settings_are_refused(tmp_path):
     with pytest.raises(StaleResultsError, match=r"checkpoint.sha256 was \"aa\", is now \"bb\""):
         ResultsStore(tmp_path, {"protocol": "clinical", "checkpoint": {"sha256": "bb"}})
     (tmp_path / "settings.json").write_text("{")
-    with pytest.raises(StaleResultsError, match="not readable"):
+    with pytest.raises(StaleResultsError, match=r"settings\.json is not valid JSON.*; choose another output folder"):
         ResultsStore(tmp_path, {})
 
 

@@ -358,7 +358,7 @@ def test_a_case_whose_files_have_changed_is_evaluated_again(tmp_path, caplog):
     make_evaluator(cohort, output, **options).run()
     assert (output / f"cases/{first}.csv").stat().st_mtime_ns == before[first]
     assert (output / f"cases/{second}.csv").stat().st_mtime_ns > before[second]
-    assert f"1 cases are evaluated again, their files have changed: {second}" in caplog.text
+    assert f"1 case is evaluated again, as files have changed: {second}" in caplog.text
 
 
 def test_what_is_no_number_or_cannot_be_written_is_that_cases_failure(cohort, tmp_path, monkeypatch):

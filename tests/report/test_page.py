@@ -115,7 +115,7 @@ def _evaluate(tmp_path, **kwargs):
 def test_incomplete_studies_and_excluded_cases_have_a_page(tmp_path):
     text = _evaluate(tmp_path, edge_cases={"hd95_empty": "nan"}, minimum_voxels={"ET": 10**6}, keep_maps=0)
     assert "the case is left out and counted" in text
-    assert "n = 1 cases with every subset" in text
+    assert "n = 1 case with every subset" in text
     assert ">2<" in text  # FLAIR alone was evaluated on both
 
 
