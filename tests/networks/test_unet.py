@@ -5,6 +5,7 @@ import torch
 
 from medmap_monai.networks.base import available, background_where_empty
 from medmap_monai.networks.blocks.backend import dense_path
+from medmap_monai.networks.blocks.plain_instance_norm import PlainInstanceNorm
 from medmap_monai.networks.unet import ModalityUNet
 
 CASES = [
@@ -102,6 +103,17 @@ def test_bfloat16_autocast_is_finite() -> None:
     network = make(3, 2, 3, (4, 8), 0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.isfinite(network(torch.randn(1, 2, 8, 8, 8))).all()
+
+
+def test_autocast_leaves_instance_norm_in_the_precision_of_its_input() -> None:
+    x = 3 + 2 * torch.randn(2, 3, 8, 8, 8)
+    norm = PlainInstanceNorm()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half, full = norm(x.bfloat16()), norm(x)
+    assert half.dtype == torch.bfloat16
+    assert full.dtype == torch.float32
+    torch.testing.assert_close(half.float(), norm(x), atol=0.05, rtol=0.02)  # 8 bits of mantissa
+    assert torch.equal(full, norm(x))
 
 
 @pytest.mark.parametrize(
