@@ -3,7 +3,8 @@
 The bundle's own `run training` does the same with MONAI's trainer; this script is for a machine with one GPU for a few
 minutes. Worker processes make studies, a pool on the device keeps the newest, training draws from the pool.
 
-    python pipelines/train_starter.py --anatomy FOLDER --output OUT --seconds 600
+    python pipelines/train_starter.py --anatomy FOLDER --output OUT --seconds 600 --batch 8 \\
+        --modality-weight 0 --singles 0.22 0.28 0.30 0.20 --compile
 
 On a CPU, windows, one subset for a batch (absent modalities cost nothing) and a bounded number of new studies help:
 
@@ -27,17 +28,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.losses import DiceCELoss
 from monai.transforms import NormalizeIntensity
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from medmap_monai.data.seeded_dataset import item_seed
+from medmap_monai.losses.deep_supervision import deep_supervision_loss
+from medmap_monai.losses.region_dice_ce import RegionDiceCELoss
 from medmap_monai.methods.base import Method
 from medmap_monai.methods.baseline import ModalityDropoutBaseline
 from medmap_monai.methods.medmap import MedMAP
 from medmap_monai.methods.passion import Passion
 from medmap_monai.networks.aligned import AlignedNetwork
+from medmap_monai.networks.base import one_hot_mask
 from medmap_monai.networks.unet import ModalityUNet
 from medmap_monai.synthesis.anatomy import label_map_files, load_anatomy
 from medmap_monai.transforms.modality_dropout import RandModalityDropout
@@ -63,6 +68,7 @@ class SyntheticStudies(Dataset[tuple[Tensor, Tensor]]):
         self.make.set_random_state(seed=item_seed(self.seed, 0, index))
         study = self.make(self.files[index % len(self.files)])
         image = torch.as_tensor(self.normalize(study["image"]))
+        image = image.as_tensor() if isinstance(image, MetaTensor) else image
         return image.clamp(-20, 20).half(), study["label"]
 
 
@@ -133,7 +139,7 @@ def window(image: Tensor, label: Tensor, size: tuple[int, ...], rng: np.random.R
 def make_method(
     name: str, channels: tuple[int, ...], deep: int, modality_weight: float, device: torch.device
 ) -> Method:
-    weight = torch.tensor([1.0, 1.5, 1.0, 2.0], device=device)
+    weight = torch.tensor(WEIGHT, device=device)
     loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True, weight=weight)
     network = ModalityUNet(3, len(MODALITIES), CLASSES, channels=channels, deep_supervision=deep)
     if name == "passion":
@@ -143,6 +149,35 @@ def make_method(
             ModalityDropoutBaseline(AlignedNetwork(network), loss, modality_weight=modality_weight), weight=0.1
         )
     return ModalityDropoutBaseline(network, loss, modality_weight=modality_weight)
+
+
+REGIONS = ((1, 2, 3), (1, 3))  # whole tumour, tumour core
+WEIGHT = (1.0, 1.5, 1.0, 2.0)
+
+
+class SeveralSubsets(nn.Module):
+    """Loss of a batch whose studies are encoded once and decoded from several subsets of their modalities."""
+
+    def __init__(self, network: ModalityUNet) -> None:
+        super().__init__()
+        self.network = network
+        self.loss, self.deep_loss = RegionDiceCELoss(WEIGHT, REGIONS), RegionDiceCELoss(WEIGHT)
+
+    def forward(self, image: Tensor, masks: list[Tensor], label: Tensor) -> Tensor:
+        features = self.network.prepare(self.network.encode(image, torch.stack(masks).any(0)))
+        terms: list[Tensor] = []
+        for mask in masks:
+            output = self.network.decode(features, mask)
+            terms.append(self.loss(output.logits, label))
+            if output.deep_logits:
+                terms.append(deep_supervision_loss(self.deep_loss, output.deep_logits, label))
+        return torch.stack(terms).sum() / len(masks)
+
+
+def one_alone(among: Tensor, shares: list[float], count: int, rng: np.random.RandomState) -> Tensor:
+    """Masks (count, M) of one modality each, out of those that ``among`` (M,) has, drawn by ``shares``."""
+    weights = np.array(shares) * among.cpu().numpy()
+    return one_hot_mask(torch.as_tensor(rng.choice(len(shares), count, p=weights / weights.sum())), len(shares))
 
 
 def main() -> None:
@@ -158,6 +193,14 @@ def main() -> None:
     parser.add_argument("--window", type=int, nargs=3, default=[], help="train on windows of this size")
     parser.add_argument("--rates", type=float, nargs=len(MODALITIES), default=[0.5] * len(MODALITIES))
     parser.add_argument("--one-subset", action="store_true", help="one for a batch: what is absent costs nothing")
+    parser.add_argument(
+        "--singles",
+        type=float,
+        nargs=len(MODALITIES),
+        default=[],
+        help="a second subset of one modality, and shares",
+    )
+    parser.add_argument("--compile", action="store_true", help="minutes first, then a third less time for a step")
     parser.add_argument("--new-per-step", type=float, default=math.inf, help="new studies for each step, at most")
     parser.add_argument("--log-every", type=int, default=50, help="steps")
     parser.add_argument("--save-every", type=int, default=1000, help="steps")
@@ -201,22 +244,29 @@ def main() -> None:
     method = make_method(args.method, tuple(args.channels), args.deep, args.modality_weight, device).to(device)
     if args.start:
         method.network.load_state_dict(torch.load(args.start, map_location=device, weights_only=True))
+    everything = torch.ones(len(MODALITIES), dtype=torch.bool)
+    layout, several = torch.contiguous_format, None
+    if args.singles:
+        if args.method != "baseline" or args.modality_weight:
+            raise SystemExit("--singles is for the baseline with --modality-weight 0")
+        several = SeveralSubsets(method.network).to(device)
+        if args.compile:
+            layout = torch.channels_last_3d
+            several = several.to(memory_format=layout)
+            several.compile(dynamic=False)
     first = {k: v.detach().cpu().clone() for k, v in method.network.state_dict().items()}
     parameters = [p for p in method.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=1e-4, fused=device.type == "cuda")
     average = [p.detach().clone() for p in method.network.parameters()]
     dropper = RandModalityDropout(
         MODALITIES, rates=dict(zip(MODALITIES, args.rates, strict=True)), prob=0.85
     ).set_random_state(args.seed)
-    everything = torch.ones(len(MODALITIES), dtype=torch.bool)
     while len(pool.labels) < 16 * args.batch:
         time.sleep(0.2)
 
     log: list[dict[str, Any]] = []
     begun, step, smooth, progress = time.time(), 0, float("nan"), 0.0
     losses: list[Tensor] = []
-    layouts, took = (torch.contiguous_format, torch.channels_last_3d), [0.0, 0.0]  # the faster one is used
-    layout = layouts[0]
     while progress < 1.0:
         elapsed = time.time() - started
         progress = step / args.steps if args.steps else elapsed / args.seconds
@@ -232,16 +282,17 @@ def main() -> None:
         subsets = [dropper(everything) for _ in range(1 if args.one_subset else args.batch)]
         mask = torch.stack(subsets * (args.batch // len(subsets))).to(device)
         present = everything.expand(args.batch, -1).to(device)
-        if device.type == "cuda" and step in (12, 20, 32, 40):  # 8 steps of each layout after 12 to warm up
-            torch.cuda.synchronize()
-            trial = 0 if step <= 20 else 1
-            took[trial] = time.time() - took[trial] if step in (20, 40) else time.time()
-            layout = layouts[1] if step == 20 or (step == 40 and took[1] < took[0]) else layout
-            layout = layouts[0] if step == 40 and took[0] <= took[1] else layout
         image = image.contiguous(memory_format=layout)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            output = method(image, mask, present, label)
-            loss = torch.stack(list(output.losses.values())).sum()
+            if several is not None:
+                if args.one_subset:  # of those that are computed anyway
+                    alone = one_alone(subsets[0], args.singles, 1, rng).expand(args.batch, -1)
+                else:
+                    alone = one_alone(everything, args.singles, args.batch, rng)
+                loss = several(image, [mask, alone.to(device)], label)
+            else:
+                output = method(image, mask, present, label)
+                loss = torch.stack(list(output.losses.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         method.after_backward()
@@ -269,7 +320,6 @@ def main() -> None:
                 _save(method, average, first, args.mix, out / f"{args.name}.pt")
     pool.stop = True
     facts = {**vars(args), "steps_done": step, "studies_made": pool.made, "device": _device_name(device), "log": log}
-    facts["seconds_of_8_steps"] = dict(zip(("contiguous", "channels_last_3d"), took, strict=True))
     facts["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2) if device.type == "cuda" else None
     (out / f"{args.name}.json").write_text(json.dumps(facts))
     sys.stdout.flush()
@@ -279,8 +329,8 @@ def main() -> None:
 def _save(method: Method, average: list[Tensor], first: dict[str, Tensor], mix: float, path: Path) -> None:
     """The averaged weights, mixed with those of the start, as float16, written completely or not at all."""
     names = [name for name, _ in method.network.named_parameters()]
-    state = {k: v.detach().cpu() for k, v in method.network.state_dict().items()}
-    state.update({name: value.detach().cpu() for name, value in zip(names, average, strict=True)})
+    state = {k: v.detach().cpu().contiguous() for k, v in method.network.state_dict().items()}
+    state.update({name: value.detach().cpu().contiguous() for name, value in zip(names, average, strict=True)})
     half = {k: first[k].lerp(v, mix).half() if v.is_floating_point() else v for k, v in state.items()}
     temporary = path.with_suffix(".tmp")
     torch.save(half, temporary)

@@ -3,5 +3,6 @@ from .covariance_consistency import CovarianceConsistencyLoss as CovarianceConsi
 from .masked_attention_alignment import MaskedAttentionAlignmentLoss as MaskedAttentionAlignmentLoss
 from .prototype import PrototypeLoss as PrototypeLoss
 from .prototype_alignment import PrototypeAlignmentLoss as PrototypeAlignmentLoss
+from .region_dice_ce import RegionDiceCELoss as RegionDiceCELoss
 from .segmentation import WeightedCEDiceLoss as WeightedCEDiceLoss
 from .temperature_kl import TemperatureKLLoss as TemperatureKLLoss

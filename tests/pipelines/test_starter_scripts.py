@@ -26,6 +26,7 @@ def test_a_second_stage_on_windows_is_mixed_with_the_first(anatomy: str, tmp_pat
     script = ("python", str(PIPELINES / "train_starter.py"), "--anatomy", anatomy, "--output", str(tmp_path), *TRAIN)
     run_command(*script, "--name", "first", cwd=tmp_path)
     second = ("--start", "first.pt", "--window", "16", "16", "16", "--one-subset", "--new-per-step", "1")
+    second += ("--singles", "0.2", "0.3", "0.3", "0.2")
     weights = {}
     for mix in ("0.5", "1"):
         run_command(*script, *second, "--mix", mix, "--name", f"mix{mix}", cwd=tmp_path)
