@@ -243,6 +243,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1 if small else 6)
     parser.add_argument("--rows", type=int, help="stop after that many rows")
     parser.add_argument("--networks", nargs="+", help="these networks only")
+    parser.add_argument("--kinds", nargs="+", help="these kinds only: passion, plain, sweep, ...")
     parser.add_argument("--json", help="write the results to this file, anew after every row")
     parser.add_argument("--markdown", help="write the tables to this file")
     args = parser.parse_args()
@@ -252,7 +253,8 @@ def main() -> None:
     result: dict[str, Any] = {"machine": machine(), "size": args.size, "shape": args.shape, "rows": []}
     result["unit_ms"] = [1000 * s for s in repeated(unit, 20, limit=2.0)]
     slowest = 0.0
-    chosen = [spec for spec in specs() if args.networks is None or spec["network"] in args.networks][: args.rows]
+    chosen = [spec for spec in specs() if args.networks is None or spec["network"] in args.networks]
+    chosen = [spec for spec in chosen if args.kinds is None or spec["kind"] in args.kinds][: args.rows]
     for spec in chosen:
         row: dict[str, Any] = dict(spec)
         before = time.perf_counter()
