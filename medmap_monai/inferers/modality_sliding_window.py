@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,25 +12,18 @@ from torch import Tensor
 
 from medmap_monai.inferers.unwrap import network_facts, unwrap_network
 from medmap_monai.inferers.window_batch import AUTO, ON_CPU, check_window_batch, windows_that_fit
-from medmap_monai.inferers.windows import (
-    background_like,
-    foreground,
-    slices_as_batch,
-    slices_to_volume,
-    volume_presence,
-    window_size,
-    with_meta,
-    without_absent,
-)
+from medmap_monai.inferers.window_walk import WalkOptions, WindowWalk, blended
+from medmap_monai.inferers.windows import foreground
 
 
 class ModalitySlidingWindowInferer(SlidingWindowInferer):
     """MONAI's sliding window for networks that take ``(image, modality_mask)``.
 
-    The parent hands the same arguments to each batch of windows, so a mask (B, M) would meet the wrong windows; here
-    each window is paired with its sample's row by the coordinates that the parent passes. Presence is decided once
-    per volume, never per window, where background would look like an absent modality. The network sees plain
-    tensors; the output is a ``MetaTensor`` where the input is one.
+    Each window meets its own sample's row of the mask, which MONAI's function, handing the same arguments to every
+    batch of windows, cannot do. Presence is decided once per volume, never per window, where background would look
+    like an absent modality. The network sees plain tensors; the output is a ``MetaTensor`` where the input is one.
+    The windows are those of :class:`~medmap_monai.inferers.window_walk.WindowWalk`, blended to the same numbers as
+    MONAI's.
 
     Windows in which no available modality shows anything are background and cost nothing. A network with two spatial
     dimensions is run on the slices of a volume along its last axis.
@@ -46,7 +38,7 @@ class ModalitySlidingWindowInferer(SlidingWindowInferer):
         blend: what overlapping windows average: ``logits``, or ``probabilities`` (legacy; the output then holds
             probabilities).
         skip_background: skip background windows.
-        kwargs: see ``monai.inferers.SlidingWindowInferer``.
+        kwargs: see ``monai.inferers.SlidingWindowInferer``; those that say how it buffers and caches change nothing.
 
     Example:
         >>> from medmap_monai.networks.unet import ModalityUNet
@@ -84,7 +76,7 @@ class ModalitySlidingWindowInferer(SlidingWindowInferer):
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        """Logits (or probabilities) (B, K, ...) for ``inputs`` (B, M, ...).
+        """Logits (or probabilities) (B, K, ...), at least float32, for ``inputs`` (B, M, ...).
 
         Args:
             inputs: image; what an absent channel holds has no influence.
@@ -92,60 +84,85 @@ class ModalitySlidingWindowInferer(SlidingWindowInferer):
             modality_mask: bool (B, M), (1, M) or (M,); None: what the volume shows.
             args, kwargs: passed on to the network.
         """
-        mask = volume_presence(inputs, modality_mask)
-        image = without_absent(inputs, mask)
-        found = network_facts(network)
-        if found is not None and inputs.ndim == found.spatial_dims + 3:
-            rows = mask.repeat_interleave(inputs.shape[-1], dim=0)
-            volume = slices_to_volume(self(slices_as_batch(image), network, rows, *args, **kwargs), inputs.shape[0])
-            return with_meta(volume, inputs)
+        facts = network_facts(network)
         called = unwrap_network(network)
-        classes = 0 if found is None else found.out_channels  # unknown until the first answer of other callables
+        device = kwargs.pop("device", self.device)
+        for name in ("buffer_steps", "buffer_dim"):  # MONAI takes them here too
+            kwargs.pop(name, None)
+        if device is None and self.cpu_thresh is not None and inputs.shape[2:].numel() > self.cpu_thresh:
+            device = "cpu"
+        options = WalkOptions(
+            self.roi_size,
+            self.overlap,
+            self.mode,
+            self.blend == "probabilities",
+            self.sigma_scale,
+            self.sw_device,
+            device,
+            self.padding_mode,
+            self.cval,
+            self.progress,
+        )
+        walk = WindowWalk(options, inputs, modality_mask, facts)
+        at_once = self._windows_that_fit(walk, called) if self.automatic else self.sw_batch_size
+        classes = 0 if facts is None else facts.out_channels
 
-        def predict(windows: Tensor, coordinates: list[list[slice]], *args: Any, **kwargs: Any) -> Tensor:
-            nonlocal classes
-            samples = torch.tensor([c[0].start for c in coordinates], device=mask.device)
-            rows = mask.index_select(0, samples).to(windows.device)
-            if not self.skip_background:
-                return self._blended(called(windows, rows, *args, **kwargs))
-            keep = foreground(windows).any(dim=1)  # absent channels are zero already
-            if bool(keep.all()):
-                return self._blended(called(windows, rows, *args, **kwargs))
-            if bool(keep.any()):
-                answer = self._blended(called(windows[keep], rows[keep], *args, **kwargs))
-                classes = int(answer.shape[1])
-            elif classes == 0:
-                classes = int(called(windows[:1], rows[:1], *args, **kwargs).shape[1])
-            whole = background_like([len(coordinates), classes, *windows.shape[2:]], self._probabilities, windows)
-            if bool(keep.any()):
-                whole[keep] = answer
-            return whole
+        def answer(windows: Tensor, present: Tensor) -> Tensor:
+            logits: Tensor = called(windows, present, *args, **kwargs)
+            return logits
 
-        runner = copy.copy(self)  # the window depends on the call; a shared inferer may be called from several threads
-        runner.roi_size = window_size(self.roi_size, inputs.shape[2:], 1 if found is None else found.stride)
-        if self.automatic:
-            runner.sw_batch_size = self._windows_that_fit(inputs, runner.roi_size, called)
-        if self.roi_weight_map is not None and tuple(self.roi_weight_map.shape) != runner.roi_size:
-            runner.roi_weight_map = None
-        return super(ModalitySlidingWindowInferer, runner).__call__(image, predict, *args, **kwargs)  # type: ignore
+        return walk(_OfTheNetwork(answer, classes, at_once, options.probabilities, self.skip_background))[0]
 
-    def _windows_that_fit(self, inputs: Tensor, window: tuple[int, ...], called: Callable[..., Any]) -> int:
-        device = torch.device(self.sw_device or inputs.device)
-        key = (device, window, inputs.shape[1], torch.is_autocast_enabled(device.type), id(called))
+    def _windows_that_fit(self, walk: WindowWalk, called: Callable[..., Any]) -> int:
+        device, modalities = walk.sw_device, walk.image.shape[1]
+        key = (device, walk.window, modalities, torch.is_autocast_enabled(device.type), id(called))
         if key not in self._fitting:
 
             def run(windows: int) -> Any:
-                empty = torch.zeros(windows, inputs.shape[1], *window, device=device)
+                empty = torch.zeros(windows, modalities, *walk.window, device=device)
                 with torch.no_grad():
                     return called(empty, torch.ones(empty.shape[:2], dtype=torch.bool, device=device))
 
             self._fitting[key] = windows_that_fit(device, run)
         return self._fitting[key]
 
-    @property
-    def _probabilities(self) -> bool:
-        return self.blend == "probabilities"
 
-    def _blended(self, logits: Tensor) -> Tensor:
-        logits = logits.float()
-        return logits.softmax(dim=1) if self._probabilities else logits
+class _OfTheNetwork:
+    """One result: the network's answer to what each sample has."""
+
+    def __init__(
+        self,
+        called: Callable[[Tensor, Tensor], Tensor],
+        classes: int,
+        at_once: int,
+        probabilities: bool,
+        skip_background: bool,
+    ) -> None:
+        self.called = called
+        self.classes = classes
+        self.windows = at_once
+        self.probabilities = probabilities
+        self.skip_background = skip_background
+
+    def at_once(self) -> int:
+        return self.windows
+
+    def __call__(self, windows: Tensor, present: Tensor) -> Iterator[tuple[int, int, Tensor | None]]:
+        shown = torch.ones(len(windows), dtype=torch.bool, device=windows.device)
+        if self.skip_background:
+            shown = foreground(windows).any(dim=1)  # absent channels are zero already
+        flags = shown.tolist()
+        scores: Iterator[Tensor] = iter(())
+        if all(flags):
+            scores = iter(self._scores(windows, present))
+        elif any(flags):
+            scores = iter(self._scores(windows[shown], present[shown]))
+        elif self.classes == 0:
+            self._scores(windows[:1], present[:1])
+        for row, flag in enumerate(flags):
+            yield row, 0, next(scores) if flag else None
+
+    def _scores(self, windows: Tensor, present: Tensor) -> Tensor:
+        scores = blended(self.called(windows, present), self.probabilities)
+        self.classes = int(scores.shape[1])
+        return scores

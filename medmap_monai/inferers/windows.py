@@ -69,13 +69,6 @@ def foreground(windows: Tensor) -> Tensor:
     return (windows != 0).flatten(2).any(dim=2)
 
 
-def background_like(shape: Sequence[int], probabilities: bool, like: Tensor) -> Tensor:
-    """Certain background of ``shape`` (n, K, ...): finite logits, or probabilities."""
-    result = torch.zeros(list(shape), dtype=torch.float32, device=like.device)
-    result[:, 0] = 1.0 if probabilities else BACKGROUND_LOGIT
-    return result
-
-
 def slices_as_batch(image: Tensor) -> Tensor:
     """Volumes (B, M, H, W, D) -> their slices (B * D, M, H, W), for networks that work on slices."""
     return image.as_subclass(Tensor).movedim(-1, 1).flatten(0, 1)
