@@ -70,7 +70,10 @@ class ScoreBlend(Blend):
         if scores is None:
             self.sums[sample, result, 0][place] += self.background
         else:
-            self.sums[sample, result][(slice(None), *place)] += scores.to(self.weights.device) * self.weights
+            scores = scores.to(self.weights.device)
+            # in place as MONAI does it, where no gradient forbids: another tensor of this size costs time
+            weighted = scores * self.weights if scores.requires_grad else scores.mul_(self.weights)
+            self.sums[sample, result][(slice(None), *place)] += weighted
 
     def close(self) -> Tensor:
         self.sums /= self.total

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.inferers import SlidingWindowInferer
+from monai.inferers import SlidingWindowInferer, sliding_window_inference
 from torch import Tensor, nn
 
 from medmap_monai.inferers.modality_sliding_window import ModalitySlidingWindowInferer
@@ -74,6 +74,17 @@ def test_batch_equals_one_by_one(unet, batch, sw_batch_size, meta):
         assert together.meta["case_id"] == "a"
         assert torch.equal(together.affine, image.affine)
     torch.testing.assert_close(torch.as_tensor(together), torch.as_tensor(single), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "mode"), [((20, 9, 13), "gaussian"), ((6, 20, 8), "constant")])
+def test_rounds_as_monais_function_does(unet, size, mode):
+    image, mask = _batch(2, size), MASKS[:1]
+    image[:, 1] = 0
+    options = {"roi_size": (8, 8, 8), "sw_batch_size": 3, "overlap": 0.4, "mode": mode}
+    with torch.no_grad():
+        found = ModalitySlidingWindowInferer(**options)(image, unet, mask)
+        expected = sliding_window_inference(image, predictor=lambda w: unet(w, mask.expand(len(w), -1)), **options)
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("content", [float("nan"), float("inf"), 1e30])
