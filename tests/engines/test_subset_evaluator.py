@@ -331,10 +331,10 @@ def test_training_cases_are_left_out_or_told(cohort, tmp_path, caplog):
     summary = make_evaluator(cohort, tmp_path / "unseen", **options).run()
     assert (summary["folds"], summary["n_cases"], summary["data"]) == ({"unseen": 1}, 1, "")
     assert "weights were trained on" not in caplog.text
-    assert "are training cases" not in caplog.text
+    assert "training case" not in caplog.text
     data = EvaluationRecords(cohort, "brats2020", fold="all")
     summary = make_evaluator(cohort, tmp_path / "all", data=data, **options).run()
-    told = "2 of 4 cases are training cases and 1 of 4 cases are validation cases"
+    told = "2 of 4 cases are training cases and 1 of 4 cases is a validation case"
     assert summary["folds"] == {"train": 2, "unseen": 1, "val": 1}
     assert summary["data"] == f"({told})"
     assert told in read_reliability(tmp_path / "all/reliability.json")["data"]
