@@ -33,6 +33,8 @@ class RegionDiceCELoss(nn.Module):
         0
     """
 
+    weight: Tensor
+
     def __init__(self, weight: Sequence[float], regions: Sequence[Sequence[int]] = (), smooth: float = 1e-5) -> None:
         super().__init__()
         self.register_buffer("weight", torch.tensor(weight, dtype=torch.float32), persistent=False)
