@@ -100,7 +100,7 @@ class CaseScorer:
         label = sample["label"]
         spacing, diagonal = label_geometry(label)
         reference = torch.as_tensor(label)[0].as_subclass(Tensor).cpu()
-        how = (self.regions, spacing, self.scoring.edge_cases.on_grid(diagonal), self.scoring.lesion_wise)
+        how = (self.regions, spacing, self.scoring.edge_cases, diagonal, self.scoring.lesion_wise)
         started: list[tuple[tuple[bool, ...], Callable[[], list[RegionScore]]]] = []
         for mask, prediction in self._sweep(sample, masks):
             if keep_maps:

@@ -34,13 +34,14 @@ class ScoreTask(NamedTuple):
     regions: Sequence[Region]
     spacing: tuple[float, ...]
     edge_cases: EdgeCases
+    diagonal: float
     lesion_wise: bool
 
 
 def score_map(task: ScoreTask) -> Scores:
     """Region scores, then lesion-wise ones where asked for."""
     prediction, reference = torch.from_numpy(task.prediction), torch.from_numpy(task.reference)
-    found = region_scores(prediction, reference, task.regions, task.spacing, task.edge_cases)
+    found = region_scores(prediction, reference, task.regions, task.spacing, task.edge_cases, task.diagonal)
     return found + lesion_scores(prediction, reference, task.regions) if task.lesion_wise else found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from monai.utils import look_up_option
@@ -41,7 +41,6 @@ class EdgeCases:
         hd95_both_empty: HD95 in mm when both masks are empty.
         dice_both_empty: Dice when both masks are empty.
         dice_one_empty: Dice when exactly one mask is empty.
-        grid_diagonal: mm, of the grid that is scored (:meth:`on_grid`); None until that is known.
 
     Raises:
         ValueError: when ``hd95_empty`` is not one of the listed options.
@@ -51,14 +50,9 @@ class EdgeCases:
     hd95_both_empty: float = 0.0
     dice_both_empty: float = 1.0
     dice_one_empty: float = 0.0
-    grid_diagonal: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hd95_empty", look_up_option(str(self.hd95_empty), HausdorffEmpty).value)
-
-    def on_grid(self, grid_diagonal: float) -> EdgeCases:
-        """The same for one case, whose image grid has this physical diagonal in mm."""
-        return replace(self, grid_diagonal=grid_diagonal)
 
     def dice(self, empty: Empty) -> float:
         """Dice of a region that is empty in one mask or both; ValueError when neither is."""
@@ -66,21 +60,23 @@ class EdgeCases:
             raise ValueError("neither mask is empty: Dice is computed, not declared")
         return self.dice_both_empty if empty is Empty.BOTH else self.dice_one_empty
 
-    def hd95(self, empty: Empty) -> float:
-        """HD95 in mm of a region that is empty in one mask or both; ValueError when neither is, or no grid is known."""
+    def hd95(self, empty: Empty, diagonal: float) -> float:
+        """HD95 in mm of a region that is empty in one mask or both, on a grid with this ``diagonal`` in mm.
+
+        Raises:
+            ValueError: neither mask is empty.
+        """
         if empty is Empty.NONE:
             raise ValueError("neither mask is empty: HD95 is computed, not declared")
         if empty is Empty.BOTH:
             return self.hd95_both_empty
         if self.hd95_empty == HausdorffEmpty.DIAGONAL.value:
-            if self.grid_diagonal is None:
-                raise ValueError("the diagonal of the image grid is not known: use on_grid first")
-            return self.grid_diagonal
+            return diagonal
         return 1.0 if self.hd95_empty == HausdorffEmpty.ONE.value else math.nan
 
     def as_dict(self) -> dict[str, str | float]:
-        """The declaration as it is written into result files; the grid is the case's own."""
-        return {name: value for name, value in asdict(self).items() if name != "grid_diagonal"}
+        """The declaration as it is written into result files."""
+        return asdict(self)
 
 
 def grid_diagonal(shape: Sequence[int], spacing: Sequence[float]) -> float:

@@ -35,6 +35,7 @@ def region_scores(
     regions: Sequence[Region],
     spacing: Sequence[float],
     edge_cases: EdgeCases | None = None,
+    diagonal: float | None = None,
 ) -> list[RegionScore]:
     """Scores of one prediction, region by region, Dice before HD95.
 
@@ -45,8 +46,8 @@ def region_scores(
         reference: same shape.
         regions: what to score.
         spacing: mm per voxel along each axis.
-        edge_cases: scores of empty regions. Where they know no grid it is that of the maps, which is smaller when they
-            come from a cropped volume.
+        edge_cases: scores of empty regions.
+        diagonal: mm, of the image grid; that of the maps when None, which is smaller when they come from a crop.
 
     Raises:
         ValueError: when the shapes differ or spacing has the wrong number of entries.
@@ -55,8 +56,8 @@ def region_scores(
     if prediction.shape != reference.shape:
         raise ValueError(f"prediction {list(prediction.shape)} and reference {list(reference.shape)} differ in shape")
     policy = edge_cases or EdgeCases()
-    if policy.grid_diagonal is None:
-        policy = policy.on_grid(grid_diagonal(tuple(prediction.shape), spacing))
+    if diagonal is None:
+        diagonal = grid_diagonal(tuple(prediction.shape), spacing)
     box = foreground_box(prediction, reference)
     prediction, reference = prediction[box], reference[box]
     scores = []
@@ -65,7 +66,7 @@ def region_scores(
         found, truth = predicted_mask(prediction, region), region_mask(reference, region)
         key = (region.classes, bool(found.any()))  # a post-processed region mostly equals its original
         if key not in known:
-            known[key] = _dice_and_distance(found, truth, spacing, policy)
+            known[key] = _dice_and_distance(found, truth, spacing, policy, diagonal)
         dice, distance, empty = known[key]
         scores.append(RegionScore(region.name, DICE, dice, METRIC_UNITS[DICE], empty.value))
         scores.append(RegionScore(region.name, HD95, distance, METRIC_UNITS[HD95], empty.value))
@@ -87,11 +88,11 @@ def foreground_box(*maps: Tensor) -> tuple[slice, ...]:
 
 
 def _dice_and_distance(
-    found: Tensor, truth: Tensor, spacing: Sequence[float], policy: EdgeCases
+    found: Tensor, truth: Tensor, spacing: Sequence[float], policy: EdgeCases, diagonal: float
 ) -> tuple[float, float, Empty]:
     empty = _which_empty(found, truth)
     if empty is not Empty.NONE:
-        return policy.dice(empty), policy.hd95(empty), empty
+        return policy.dice(empty), policy.hd95(empty, diagonal), empty
     dice = float(compute_dice(found[None, None].float(), truth[None, None].float(), ignore_empty=False))
     return dice, hausdorff95(found, truth, spacing), empty
 

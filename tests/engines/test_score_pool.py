@@ -13,7 +13,7 @@ from medmap_monai.metrics.edge_cases import EdgeCases
 from medmap_monai.metrics.regions import make_regions
 
 REGIONS = make_regions({"WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}, {"ET": 5})
-HOW = (REGIONS, (1.0, 1.5, 2.0), EdgeCases(grid_diagonal=40.0), False)
+HOW = (REGIONS, (1.0, 1.5, 2.0), EdgeCases(), 40.0, False)
 
 
 def maps(count: int) -> tuple[list[torch.Tensor], torch.Tensor]:

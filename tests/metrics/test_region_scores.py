@@ -93,7 +93,8 @@ def test_policy_for_one_empty_mask(policy, expected):
             truth,
             region,
             (1, 1, 1),
-            EdgeCases(hd95_empty=policy).on_grid(grid_diagonal((240, 240, 155), (1, 1, 1))),
+            EdgeCases(hd95_empty=policy),
+            grid_diagonal((240, 240, 155), (1, 1, 1)),
         )
         assert {s.empty for s in scores} == {empty}
         assert _table(scores, "dice") == {"WT": 0.0}
@@ -118,7 +119,7 @@ def test_both_empty_and_two_dimensions():
     [
         (lambda: EdgeCases(hd95_empty="worst"), "diagonal"),
         (lambda: EdgeCases().dice(Empty.NONE), "computed"),
-        (lambda: EdgeCases().hd95(Empty.NONE), "computed"),
+        (lambda: EdgeCases().hd95(Empty.NONE, 1.0), "computed"),
         (lambda: make_regions({"WT": (0, 1)}), "WT"),
         (lambda: make_regions({"WT": ()}), "WT"),
         (lambda: make_regions({"WT": (1,)}, {"ET": 500}), "ET"),
