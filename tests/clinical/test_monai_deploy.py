@@ -51,7 +51,7 @@ def test_a_good_study_is_finished_and_a_bad_one_is_told(heads: dict[str, Volume]
     (tmp_path / "work").mkdir()
     done = run_example(*words, HOLOSCAN_CONFIG_PATH=str(tmp_path / "app.yaml"))
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "study patient_B: 1 images need your word" in done.stderr
+    assert "study patient_B: 1 image needs your word" in done.stderr
     for step in ("register t2 to flair", "resample", "write"):
         assert f"patient_A: {step}" in done.stderr
     values = label_values(out / "patient_A_seg.json")

@@ -123,7 +123,7 @@ def test_one_bad_study_never_stops_the_next(phantom_cohort: Path, tmp_path: Path
     assert result.exit_code == 1
     assert "1 study prepared" in result.output
     assert "study a_bad: flair: flair.nii.gz cannot be read" in result.output
-    assert "study b_strange: 1 images need your word" in result.output
+    assert "study b_strange: 1 image needs your word" in result.output
     assert "--flair IMAGE" in result.output
     rows = (tmp_path / "out" / "prepared.csv").read_text().splitlines()
     assert [row.split(",")[:2] for row in rows[1:]] == [["a_bad", "failed"], ["b_strange", "failed"], ["c_good", "ok"]]

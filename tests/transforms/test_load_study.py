@@ -154,7 +154,7 @@ def test_values_that_are_not_finite_are_an_error(tmp_path, value):
     data = voxels(study.images["t2"].path).astype(np.float64)
     data[3, 4, 5] = value
     write_volume(study.images["t2"].path, data)
-    with pytest.raises(StudyError, match=r"t2\.nii\.gz: holds 1 values that are NaN or Inf"):
+    with pytest.raises(StudyError, match=r"t2\.nii\.gz: holds 1 value that is NaN or Inf"):
         LoadStudy(MODALITIES)(study)
 
 
