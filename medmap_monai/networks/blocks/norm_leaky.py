@@ -30,7 +30,10 @@ def norm_leaky(x: Tensor, slope: float = 0.2, eps: float = 1e-5, consume: bool =
     """
     if not runs_eagerly():
         return F.leaky_relu(torch.instance_norm(x, None, None, None, None, True, 0.0, eps, False), slope)
-    if not torch.jit.is_scripting():
+    if torch.jit.is_scripting():
+        if prefers_channels_last(x) and is_channels_last(x):  # the sums of the eager path, hence its bits
+            return _normalise(x, slope, eps, False)[0]
+    else:
         if not prefers_channels_last(x):
             return DenseInstanceNormLeaky.apply(x, slope, eps)
         if is_channels_last(x):
@@ -77,13 +80,7 @@ class InstanceNormLeaky(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slope: float, eps: float, in_place: bool) -> Tensor:
-        flat, repeat = _as_rows(x)
-        mean = _channel_means(flat, repeat)
-        y = flat.sub_(mean) if in_place else flat - mean
-        variance = _channel_means(y, repeat, y)
-        scale = (variance + eps).rsqrt_()
-        y = F.leaky_relu_(y.mul_(scale), slope)
-        result = _as_map(y, x)
+        result, scale = _normalise(x, slope, eps, in_place)
         ctx.save_for_backward(result, scale)
         ctx.slope = slope
         return result
@@ -101,14 +98,28 @@ class InstanceNormLeaky(torch.autograd.Function):
         return _as_map(g, result), None, None, None
 
 
+def _normalise(x: Tensor, slope: float, eps: float, in_place: bool) -> tuple[Tensor, Tensor]:
+    """The result of :class:`InstanceNormLeaky` and what it multiplied by; TorchScript runs it too."""
+    flat, repeat = _as_rows(x)
+    mean = _channel_means(flat, repeat)
+    y = flat.sub_(mean) if in_place else flat - mean
+    variance = _channel_means(y, repeat, y)
+    scale = (variance + eps).rsqrt()
+    if torch.jit.is_scripting():  # gradients need y
+        y = F.leaky_relu(y * scale, slope)
+    else:
+        y = F.leaky_relu_(y.mul_(scale), slope)
+    return _as_map(y, x), scale
+
+
 def _as_rows(x: Tensor) -> tuple[Tensor, int]:
     """A channels-last map (B, C, ...) as (B, rows, last axis x C), at least float32, and the last axis's size."""
     inner = x.movedim(1, -1).flatten(-2).flatten(1, -2)
-    return inner.to(torch.promote_types(x.dtype, torch.float32)), x.shape[-1]
+    return inner if inner.dtype == torch.float64 else inner.float(), x.shape[-1]
 
 
 def _as_map(rows: Tensor, like: Tensor) -> Tensor:
-    shape = [like.shape[0], *like.shape[2:], like.shape[1]]
+    shape = list(like.movedim(1, -1).shape)
     return rows.to(like.dtype).reshape(shape).movedim(-1, 1)
 
 
@@ -120,8 +131,11 @@ def _channel_means(rows: Tensor, repeat: int, factor: Tensor | None = None) -> T
     if factor is None:
         sums = rows.sum(dim=1)
     else:
-        few = max(1, 2**16 // rows[:, 0].numel())
-        pairs = zip(rows.split(few, dim=1), factor.split(few, dim=1), strict=True)
-        sums = torch.stack([(a * b).sum(dim=1) for a, b in pairs]).sum(dim=0)
-    means = (sums / rows.shape[1]).unflatten(1, (repeat, -1)).mean(dim=1)
+        few = max(1, 65536 // rows[:, 0].numel())
+        left, right = rows.split(few, dim=1), factor.split(few, dim=1)
+        products: list[Tensor] = []
+        for i in range(len(left)):
+            products.append((left[i] * right[i]).sum(dim=1))
+        sums = torch.stack(products).sum(dim=0)
+    means = (sums / rows.shape[1]).unflatten(1, [repeat, -1]).mean(dim=1)
     return means.repeat(1, repeat)[:, None]
