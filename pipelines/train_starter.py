@@ -50,6 +50,8 @@ from medmap_monai.transforms.synthesize_study import SynthesizeStudy
 
 MODALITIES = ("flair", "t1ce", "t1", "t2")
 CLASSES = 4
+WEIGHT = (1.0, 1.5, 1.0, 2.0)  # of the classes, background first
+REGIONS = ((1, 2, 3), (1, 3))  # whole tumour, tumour core
 METHODS = ("baseline", "passion", "medmap")
 
 
@@ -149,10 +151,6 @@ def make_method(
             ModalityDropoutBaseline(AlignedNetwork(network), loss, modality_weight=modality_weight), weight=0.1
         )
     return ModalityDropoutBaseline(network, loss, modality_weight=modality_weight)
-
-
-REGIONS = ((1, 2, 3), (1, 3))  # whole tumour, tumour core
-WEIGHT = (1.0, 1.5, 1.0, 2.0)
 
 
 class SeveralSubsets(nn.Module):

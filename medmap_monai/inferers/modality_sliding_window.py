@@ -91,17 +91,8 @@ class ModalitySlidingWindowInferer(SlidingWindowInferer):
             kwargs.pop(name, None)
         if device is None and self.cpu_thresh is not None and inputs.shape[2:].numel() > self.cpu_thresh:
             device = "cpu"
-        options = WalkOptions(
-            self.roi_size,
-            self.overlap,
-            self.mode,
-            self.blend == "probabilities",
-            self.sigma_scale,
-            self.sw_device,
-            device,
-            self.padding_mode,
-            self.cval,
-            self.progress,
+        options = WalkOptions.of(
+            self, device=device, padding_mode=self.padding_mode, cval=self.cval, progress=self.progress
         )
         walk = WindowWalk(options, inputs, modality_mask, facts)
         at_once = self._windows_that_fit(walk, called) if self.automatic else self.sw_batch_size

@@ -111,16 +111,7 @@ class SubsetSweepInferer(Inferer):
         net = find_network(network)
         if net is None:
             raise TypeError(f"the subset sweep needs a ModalityNetwork with encode and decode, got {type(network)}")
-        options = WalkOptions(
-            self.roi_size,
-            self.overlap,
-            self.mode,
-            self.blend == "probabilities",
-            self.sigma_scale,
-            self.sw_device,
-            self.device,
-        )
-        walk = WindowWalk(options, inputs, present_mask, network_facts(net))
+        walk = WindowWalk(WalkOptions.of(self), inputs, present_mask, network_facts(net))
         masks = self._masks(walk.presence)
         labels = self.output == "labels"
         each = walk.bytes_of_a_result(net.out_channels, labels)

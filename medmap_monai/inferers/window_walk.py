@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,13 @@ class WalkOptions:
     padding_mode: str = "constant"
     cval: float = 0.0
     progress: bool = False
+
+    @classmethod
+    def of(cls, inferer: Any, **others: Any) -> WalkOptions:
+        """Those that ``inferer`` holds under MONAI's names and as ``blend``; ``others`` beside them or instead."""
+        names = ("roi_size", "overlap", "mode", "sigma_scale", "sw_device", "device")
+        held = {name: getattr(inferer, name) for name in names}
+        return cls(probabilities=inferer.blend == "probabilities", **{**held, **others})
 
 
 class WindowScores(Protocol):
