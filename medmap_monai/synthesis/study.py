@@ -15,7 +15,7 @@ from medmap_monai.synthesis.appearance import Appearance, Scene
 from medmap_monai.synthesis.deformation import push_outwards, random_pose, voxel_positions
 from medmap_monai.synthesis.draw import Draw, gaussian_blur, sample_volume
 from medmap_monai.synthesis.scanner import mask_surface, scan
-from medmap_monai.synthesis.tumour import TumourGrower, choose_center, plan_tumour
+from medmap_monai.synthesis.tumour import TumourGrower, TumourPlan, choose_center, plan_tumour
 
 _COARSE = 4  # voxels are skipped where only a place is chosen
 
@@ -49,10 +49,35 @@ def synthesize_study(
         random_state: source of all randomness.
         device: where to compute.
     """
-    draw = Draw(random_state, shape, spacing, device)
+    state, size = random_state.get_state(), 1.0
+    while True:
+        draw = Draw(random_state, shape, spacing, device)
+        positions = voxel_positions(draw)
+        plan, center, tissue, core, brain = _posed(anatomy, positions, size, draw, priors)
+        excess = float(brain.sum()) * spacing**3 / 1000 / priors["anatomy"]["largest"]
+        if excess <= 1:
+            break
+        # a head that no human has: the same draws again, smaller
+        size *= 0.99 * excess ** (-1 / 3)
+        random_state.set_state(state)
+    label = TumourGrower(draw, priors, positions, tissue, brain).grow(plan, center)
+    kind = plan.kind if bool(label.any()) else "none"
+    paint = Appearance(Scene(tissue, core, brain, label, kind), draw, priors)
+    surface = mask_surface(brain)
+    image = torch.stack([scan(paint.paint(name), positions, brain, surface, draw, priors) for name in sequences])
+    return SyntheticStudy(image, label[None], kind)
+
+
+def _posed(
+    anatomy: Anatomy, positions: Tensor, size: float, draw: Draw, priors: Mapping[str, Any]
+) -> tuple[TumourPlan, Tensor, Tensor, Tensor, Tensor]:
+    """The brain in the window, already pushed aside by the tumour to come.
+
+    Returns:
+        plan and centre (3,) mm of the tumour; tissue (5, X, Y, Z) and core (X, Y, Z), memberships; brain, bool.
+    """
     maps = anatomy.maps().to(draw.device)
-    positions = voxel_positions(draw)
-    posed = random_pose(positions, draw, priors)
+    posed = random_pose(positions, draw, priors) / size
     plan = plan_tumour(draw, priors)
     center = torch.zeros(3, device=draw.device)
     if plan.kind != "none":
@@ -70,13 +95,7 @@ def synthesize_study(
     tissue = soft[:5] * brain
     total = tissue.sum(0)
     tissue[3] += (1 - total).clamp(min=0) * brain  # what no tissue claims inside the mask is fluid
-    tissue = tissue / tissue.sum(0).clamp(min=1e-3)
-    label = TumourGrower(draw, priors, positions, tissue, brain).grow(plan, center)
-    kind = plan.kind if bool(label.any()) else "none"
-    paint = Appearance(Scene(tissue, core, brain, label, kind), draw, priors)
-    surface = mask_surface(brain)
-    image = torch.stack([scan(paint.paint(name), positions, brain, surface, draw, priors) for name in sequences])
-    return SyntheticStudy(image, label[None], kind)
+    return plan, center, tissue / tissue.sum(0).clamp(min=1e-3), core, brain
 
 
 def _location_weight(maps: Tensor, priors: Mapping[str, Any]) -> Tensor:

@@ -17,6 +17,7 @@ from medmap_monai.synthesis.phantom_anatomy import ensure_phantom_anatomy
 from medmap_monai.synthesis.priors import load_priors
 from medmap_monai.synthesis.records import synthetic_records
 from medmap_monai.synthesis.study import SyntheticStudy, synthesize_study
+from medmap_monai.transforms.background import LARGEST_BRAIN_ML
 from medmap_monai.transforms.pipelines import synthetic_transforms
 from medmap_monai.transforms.synthesize_study import SynthesizeStudy
 
@@ -54,6 +55,23 @@ def test_background_is_zero_and_tumours_lie_inside(maps: list[Path]) -> None:
         assert bool(shown[study.label[0] > 0].all())
         assert 0.05 < float(shown.float().mean()) < 0.8
         assert int(study.label.max()) <= 3
+
+
+def test_no_head_is_larger_than_any_human_has(maps: list[Path]) -> None:
+    anatomy = load_priors()["anatomy"]
+    assert anatomy["largest"] < LARGEST_BRAIN_ML, "every study that is made can be loaded"
+    voxel = SPACING**3 / 1000
+    studies = [make(maps, seed) for seed in range(4)]
+    volumes = [float((study.image != 0).any(dim=0).sum()) * voxel for study in studies]
+    most = sorted(volumes)[1] + voxel
+    for seed, (before, volume) in enumerate(zip(studies, volumes, strict=True)):
+        study = make(maps, seed, anatomy={**anatomy, "largest": most})
+        if volume <= most:
+            assert torch.equal(study.image, before.image)
+        else:
+            shown = float((study.image != 0).any(dim=0).sum()) * voxel
+            assert 0.7 * most < shown <= most
+            assert study.kind == before.kind
 
 
 def test_no_tumour_where_the_priors_say_so(maps: list[Path]) -> None:
