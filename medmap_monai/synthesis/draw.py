@@ -134,3 +134,13 @@ def sample_volume(volume: Tensor, points: Tensor, spacing: float) -> Tensor:
     grid = (points / half).flip(-1).reshape(1, -1, 1, 1, 3)
     values = F.grid_sample(volume[None].float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
     return values.reshape(volume.shape[0], *points.shape[:-1])
+
+
+def sample_rigid(image: Tensor, turn: np.ndarray, shift: np.ndarray, spacing: float) -> Tensor:
+    """``image`` (X, Y, Z) at ``turn`` (3, 3) times each voxel's position plus ``shift``, in mm from its centre."""
+    half = np.array([(n - 1) / 2 * spacing for n in image.shape])
+    matrix = np.column_stack([turn * half / half[:, None], shift / half])[::-1]  # between -1 and 1, and z, y, x
+    theta = np.ascontiguousarray(matrix[:, [2, 1, 0, 3]])
+    size = [1, 1, *image.shape]
+    grid = F.affine_grid(torch.from_numpy(theta).to(image)[None], size, align_corners=True)
+    return F.grid_sample(image[None, None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0, 0]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medmap_monai.synthesis.deformation import rotation_matrix
-from medmap_monai.synthesis.draw import Draw, gaussian_blur, sample_volume
+from medmap_monai.synthesis.draw import Draw, gaussian_blur, sample_rigid
 
 
 def scan(
@@ -33,9 +33,7 @@ def scan(
     if draw.chance(p["misregistered"]):
         shift = draw.direction() * draw.uniform(p["shift"])
         turn = rotation_matrix(draw.direction() * draw.uniform(p["turn"]))
-        matrix = torch.as_tensor(turn.T, dtype=torch.float32, device=draw.device)
-        moved = positions @ matrix + torch.as_tensor(shift, dtype=torch.float32, device=draw.device)
-        image = sample_volume(image[None], moved, draw.spacing)[0]
+        image = sample_rigid(image, turn, shift, draw.spacing)
     sd = np.full(3, draw.uniform(p["blur"]))
     if draw.chance(p["thick"]):
         axis = int(draw.R.choice(3, p=[0.2, 0.2, 0.6]))  # axial slices are the most common
@@ -43,9 +41,9 @@ def scan(
     image = gaussian_blur(image[None], (sd / draw.spacing).tolist())[0]
     image = image * torch.exp(draw.uniform(p["bias"]) * draw.smooth_noise(p["bias_cell"])[0])
     noise = draw.uniform(p["noise"])
-    real = image + noise * draw.white_noise()
-    image = (real.square() + (noise * draw.white_noise()).square()).sqrt()
-    image = image.clamp(min=1e-4) ** draw.uniform(p["gamma"])
+    real = draw.white_noise().mul_(noise).add_(image)
+    image = real.square_().add_(draw.white_noise().mul_(noise).square_()).sqrt_()
+    image = image.clamp_(min=1e-4).pow_(draw.uniform(p["gamma"]))
     kept = brain
     if draw.chance(p["cut"]):
         kept = brain & ~_slab(positions, brain, draw, draw.uniform(p["cut_length"]))

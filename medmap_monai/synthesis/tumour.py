@@ -147,10 +147,18 @@ class TumourGrower:
         p, draw = self.priors, self.draw
         axes = rotation_matrix(draw.R.uniform(0, 180, 3))
         stretch = np.array([draw.uniform(p["anisotropy"]) for _ in range(3)])
-        matrix = torch.as_tensor((axes * stretch).T, dtype=torch.float32, device=draw.device)
-        distance = ((self.positions - center) @ matrix.T).square().sum(-1).sqrt() / max(radius, 1e-3)
+        distance = self._distance((axes * stretch).T / max(radius, 1e-3), center)
         cell = max(radius * draw.uniform(p["noise_cell"]), 1.5 * draw.spacing)
-        return distance + draw.uniform(p["noise"]) * draw.smooth_noise(cell)[0] + resistance
+        roughness = draw.uniform(p["noise"])
+        return distance.add_(draw.smooth_noise(cell)[0], alpha=roughness).add_(resistance)
+
+    def _distance(self, matrix: np.ndarray, center: Tensor) -> Tensor:
+        """Length (X, Y, Z) of ``matrix`` (3, 3) times the way from ``center``: per row a sum of one term per axis."""
+        rows = self._vector(matrix)
+        x, y, z = (self.positions.select(-1, axis) - center[axis] for axis in range(3))
+        x, y, z = x[:, :1, :1], y[:1, :, :1], z[:1, :1, :]
+        squares = [((row[0] * x + row[1] * y) + row[2] * z).square_() for row in rows]
+        return squares[0].add_(squares[1]).add_(squares[2]).sqrt_()
 
     def _vector(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.draw.device)
