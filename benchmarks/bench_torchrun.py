@@ -1,7 +1,8 @@
 """Training samples per second of two processes under torchrun against one, on otherwise idle cores.
 
 Every process trains on batches of its own with DistributedDataParallel, one thread each; wall time is measured between
-barriers, so this benchmark needs a machine on which nothing else runs (it says how busy the machine was).
+barriers, so this benchmark needs a machine on which nothing else runs (it says how busy the machine was). Two processes
+that share no gradients show what the machine itself allows: cores share memory and its bandwidth.
 
     python benchmarks/bench_torchrun.py --network rfnet --size 64
 """
@@ -34,7 +35,8 @@ def worker(args: argparse.Namespace) -> None:
     dist.init_process_group("gloo")
     torch.manual_seed(0)
     method = build_method(build_network(args.network), args.step, "auto").train()
-    step = training_step(DistributedDataParallel(method, broadcast_buffers=False), args.size)
+    shared = method if args.apart else DistributedDataParallel(method, broadcast_buffers=False)
+    step = training_step(shared, args.size)
     step()
     seconds = []
     for _ in range(args.repeats):
@@ -67,17 +69,22 @@ def main() -> None:
     parser.add_argument("--steps-per-repeat", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         worker(args)
         return
     print(f"{os.cpu_count()} cores, load before: {os.getloadavg()[0]:.1f} (idle: near 0)", flush=True)
-    one, two = (rates(n, sys.argv[1:], args.steps_per_repeat) for n in (1, 2))
-    for name, values in (("one process", one), ("two processes", two)):
+    steps = args.steps_per_repeat
+    one, two = (rates(n, sys.argv[1:], steps) for n in (1, 2))
+    apart = rates(2, [*sys.argv[1:], "--apart"], steps)
+    for name, values in (("one process", one), ("two processes", two), ("two that share nothing", apart)):
         middle = statistics.median(values)
         print(f"{name}: {middle:.3g} samples/s ({min(values):.3g} to {max(values):.3g}), n = {len(values)}")
     gain = statistics.median(two) / statistics.median(one)
+    limit = statistics.median(apart) / statistics.median(one)
     print(f"{gain:.2f} times one process: {'met' if gain >= TARGET else 'MISSED'} (target {TARGET})")
+    print(f"{limit:.2f} times without sharing gradients: DDP keeps {gain / limit:.0%} of what the machine allows")
 
 
 if __name__ == "__main__":
