@@ -38,15 +38,16 @@ class Comparison:
         folder: where everything is kept.
         plan: protocol and variants, see :func:`~medmap_monai.recipes.comparison_plan.load_plan`.
         anatomy: folder of brain label maps, for a protocol that makes its studies from them.
+        device: where runs train and are scored; those of one table belong on one.
 
     Raises:
         SystemExit: such a protocol without ``anatomy``.
     """
 
-    def __init__(self, folder: Path, plan: dict[str, Any], anatomy: str | None = None) -> None:
+    def __init__(self, folder: Path, plan: dict[str, Any], anatomy: str | None = None, device: str = "cpu") -> None:
         if (anatomy is None) != ("shape" in plan["protocol"]):
             raise SystemExit("--anatomy FOLDER of brain label maps goes with a plan that has train_anatomies")
-        self.folder, self.anatomy = folder, anatomy
+        self.folder, self.anatomy, self.device = folder, anatomy, device
         self.protocol = plan["protocol"]
         self.variants = {name: resolved(plan["variants"], name) for name in plan["variants"]}
 
@@ -99,7 +100,7 @@ class Comparison:
             "ckpt_dir": str(folder / "models"),
             "output_dir": str(folder),
             "seed": seed,
-            "device": "cpu",
+            "device": self.device,
             "val_interval": 1000,
             **self.protocol["overrides"],
             **settings.get("overrides", {}),
@@ -111,7 +112,7 @@ class Comparison:
         train = ["python", "-m", "monai.bundle", "run", "training", "--config_file", str(files)]
         run_command(f"{name}: train", [*train, "--bundle_root", str(bundle)], log=folder / "training.log")
         model = folder / "models"
-        common = [str(self.folder / "test"), "--bundle", str(bundle), "--overlay", "phantom", "--device", "cpu"]
+        common = [str(self.folder / "test"), "--bundle", str(bundle), "--overlay", "phantom", "--device", self.device]
         if "features" in settings and not features.is_file():
             wanted = settings["features"]
             checkpoint = model / wanted.get("checkpoint", "model.pt")
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="variants or suites (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--processes", type=int, default=1, help="runs at a time, one thread each")
+    parser.add_argument("--device", default="cpu", help="such as cuda (default: cpu)")
     parser.add_argument("--dry-run", action="store_true", help="print the runs and stop")
     arguments = parser.parse_args()
     plan = load_plan(arguments.plan)
@@ -167,7 +169,8 @@ def main() -> None:
         print("\n".join(f"{variant} seed {seed}" for variant, seed in jobs))
         return
     os.environ["OMP_NUM_THREADS"] = "1"  # runs side by side share the cores; threads that wait would spin
-    comparison = Comparison(arguments.output.resolve(), plan, arguments.anatomy and os.path.abspath(arguments.anatomy))
+    anatomy = arguments.anatomy and os.path.abspath(arguments.anatomy)
+    comparison = Comparison(arguments.output.resolve(), plan, anatomy, arguments.device)
     comparison.prepare()
     failed = []
     with ThreadPoolExecutor(arguments.processes) as pool:
