@@ -12,7 +12,8 @@ from monai.data import CacheDataset
 
 from medmap_monai.data.seeded_dataset import SeededCacheDataset
 from medmap_monai.synthesis.anatomy import anatomy_from_labels, label_map_files, load_anatomy
-from medmap_monai.synthesis.draw import Draw, gaussian_blur, sample_volume
+from medmap_monai.synthesis.deformation import rotation_matrix, voxel_positions
+from medmap_monai.synthesis.draw import Draw, gaussian_blur, sample_rigid, sample_volume
 from medmap_monai.synthesis.phantom_anatomy import ensure_phantom_anatomy
 from medmap_monai.synthesis.priors import load_priors
 from medmap_monai.synthesis.records import synthetic_records
@@ -72,6 +73,15 @@ def test_no_head_is_larger_than_any_human_has(maps: list[Path]) -> None:
             shown = float((study.image != 0).any(dim=0).sum()) * voxel
             assert 0.7 * most < shown <= most
             assert study.kind == before.kind
+
+
+def test_a_rigid_shift_is_what_sampling_every_position_gives() -> None:
+    draw = Draw(np.random.RandomState(0), (20, 24, 18), 2.0)
+    image, shift = draw.smooth_noise(6.0)[0], np.array([1.0, 0.4, -3.0])
+    turn = rotation_matrix(np.array([3.0, -2.0, 5.0]))
+    places = voxel_positions(draw) @ torch.as_tensor(turn.T, dtype=torch.float32)
+    expected = sample_volume(image[None], places + torch.as_tensor(shift, dtype=torch.float32), 2.0)[0]
+    assert torch.allclose(sample_rigid(image, turn, shift, 2.0), expected, atol=1e-4)
 
 
 def test_no_tumour_where_the_priors_say_so(maps: list[Path]) -> None:
