@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from medmap_monai.utils.json_file import read_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLAN = Path(__file__).with_suffix(".json")
+STAGES = ("train", "score")
 
 
 class Comparison:
@@ -84,8 +85,8 @@ class Comparison:
             anatomies=(first, last),
         )
 
-    def run(self, variant: str, seed: int) -> None:
-        """Train and evaluate one variant with one seed."""
+    def run(self, variant: str, seed: int, stages: Sequence[str] = STAGES) -> None:
+        """Train and evaluate one variant with one seed, or do one of the two."""
         folder = self.folder / "runs" / variant / f"seed{seed}"
         settings = self.variants[variant]
         scores, features = folder / "evaluation" / "summary.json", folder / "features.npz"
@@ -110,7 +111,10 @@ class Comparison:
         files.append(str(folder / "settings.json"))
         name = f"{variant} seed {seed}"
         train = ["python", "-m", "monai.bundle", "run", "training", "--config_file", str(files)]
-        run_command(f"{name}: train", [*train, "--bundle_root", str(bundle)], log=folder / "training.log")
+        if "train" in stages:
+            run_command(f"{name}: train", [*train, "--bundle_root", str(bundle)], log=folder / "training.log")
+        if "score" not in stages:
+            return
         model = folder / "models"
         common = [str(self.folder / "test"), "--bundle", str(bundle), "--overlay", "phantom", "--device", self.device]
         if "features" in settings and not features.is_file():
@@ -161,6 +165,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--processes", type=int, default=1, help="runs at a time, one thread each")
     parser.add_argument("--device", default="cpu", help="such as cuda (default: cpu)")
+    parser.add_argument(
+        "--stages", nargs="+", choices=STAGES, default=STAGES, help="train here and score elsewhere (default: both)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the runs and stop")
     arguments = parser.parse_args()
     plan = load_plan(arguments.plan)
@@ -174,7 +181,7 @@ def main() -> None:
     comparison.prepare()
     failed = []
     with ThreadPoolExecutor(arguments.processes) as pool:
-        for (variant, seed), future in [(job, pool.submit(comparison.run, *job)) for job in jobs]:
+        for (variant, seed), future in [(job, pool.submit(comparison.run, *job, arguments.stages)) for job in jobs]:
             try:
                 future.result()
                 print(f"done: {variant} seed {seed}", flush=True)

@@ -25,6 +25,7 @@ from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.resample import resample_to_grid
 from medmap_monai.transforms.restore import RestoreToOriginal
 from medmap_monai.transforms.shown import SHOWN, where_shown
+from medmap_monai.transforms.small_findings import remove_small_findings, voxel_ml
 
 _log = logging.getLogger(__name__)
 
@@ -138,6 +139,7 @@ class CaseScorer:
         same_grid = _same_grid(sample)
         inferer.subsets, inferer.output = list(masks), "labels" if same_grid else "scores"
         restore = RestoreToOriginal()
+        voxel = voxel_ml(getattr(sample["label"], "affine", np.eye(4)))
         for mask, result in inferer.sweep(image, self.network, present):
             found = result[0].as_subclass(Tensor).cpu()
             if not same_grid:
@@ -145,6 +147,7 @@ class CaseScorer:
             shown = sample.get(SHOWN)
             if shown is not None:  # as medmap predict does: background where these modalities show nothing
                 found[~where_shown(shown, mask)] = 0
+            remove_small_findings(found, voxel, self.scoring.smallest_finding)
             yield mask, found[0]
 
 

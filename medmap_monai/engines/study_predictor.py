@@ -31,6 +31,7 @@ from medmap_monai.engines.unlike_training import unlike_training
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.nifti_provenance import read_provenance
 from medmap_monai.transforms.restore import PROVENANCE
+from medmap_monai.transforms.small_findings import REMOVED
 from medmap_monai.utils.colour_tables import write_colour_tables
 from medmap_monai.utils.counted import counted
 from medmap_monai.utils.files import write_text
@@ -248,6 +249,7 @@ class StudyPredictor(SupervisedEvaluator):
             notes.append(f"the label map that was there had been changed since it was written; it is kept as {name}")
         super()._iteration(engine, batchdata)  # handlers write the label map before it returns
         output = engine.state.output[0]
+        notes += _texts([output.get(REMOVED)])
         if origin.get("label_values"):
             values = {int(index): int(value) for index, value in origin["label_values"].items()}
             write_colour_tables(self.output_dir, origin["edition"], values, self.classes)

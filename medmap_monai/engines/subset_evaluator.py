@@ -164,6 +164,7 @@ class SubsetEvaluator:
             "classes": list(self._classes),
             "regions": {r.name: {"classes": list(r.classes), "minimum_voxels": r.minimum_voxels} for r in regions},
             "edge_cases": self.scoring.edge_cases.as_dict(),
+            "smallest_finding": self.scoring.smallest_finding,
             "metrics": self.scoring.units,
             "data": cases.name,
             "synthetic": cases.synthetic,

@@ -30,10 +30,12 @@ class Scoring:
         subsets: subset names to score; None: all. Of a study only subsets of what it has are scored.
         edge_cases: an :class:`EdgeCases` or its arguments, for example ``{"hd95_empty": "1.0"}``.
         lesion_wise: add lesion-wise scores (needs the extra ``lesions``).
+        smallest_finding: ml; connected findings of predictions that are smaller are background before anything is
+            scored, as ``medmap predict`` removes them.
         bootstrap: of the confidence intervals; a :class:`Bootstrap` or its arguments.
 
     Raises:
-        ValueError: for an unknown edition or edge-case policy.
+        ValueError: for an unknown edition or edge-case policy, or a negative ``smallest_finding``.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Scoring:
         subsets: Sequence[str] | None = None,
         edge_cases: EdgeCases | Mapping[str, Any] | None = None,
         lesion_wise: bool = False,
+        smallest_finding: float = 0.0,
         bootstrap: Bootstrap | Mapping[str, Any] | None = None,
     ) -> None:
         self.edition = None if edition is None else get_edition(edition)
@@ -52,6 +55,9 @@ class Scoring:
         self.subsets = subsets
         self.edge_cases = grouped(EdgeCases, edge_cases)
         self.lesion_wise = lesion_wise
+        if smallest_finding < 0:
+            raise ValueError(f"smallest_finding must not be negative (ml), got {smallest_finding}")
+        self.smallest_finding = float(smallest_finding)
         self.bootstrap = grouped(Bootstrap, bootstrap)
 
     def subset_masks(self, modalities: Modalities) -> list[tuple[bool, ...]]:

@@ -34,3 +34,6 @@ from .restore import (
 from .restore import (
     SaveLabelMapd as SaveLabelMapd,
 )
+from .small_findings import (
+    RemoveSmallFindingsd as RemoveSmallFindingsd,
+)
