@@ -242,6 +242,7 @@ def main() -> None:
     parser.add_argument("--shape", nargs=3, type=int, default=[24, 24, 16] if small else [240, 240, 155])
     parser.add_argument("--repeats", type=int, default=1 if small else 6)
     parser.add_argument("--rows", type=int, help="stop after that many rows")
+    parser.add_argument("--skip", type=int, default=0, help="leave out that many rows, such as those of an earlier run")
     parser.add_argument("--networks", nargs="+", help="these networks only")
     parser.add_argument("--kinds", nargs="+", help="these kinds only: passion, plain, sweep, ...")
     parser.add_argument("--json", help="write the results to this file, anew after every row")
@@ -254,7 +255,8 @@ def main() -> None:
     result["unit_ms"] = [1000 * s for s in repeated(unit, 20, limit=2.0)]
     slowest = 0.0
     chosen = [spec for spec in specs() if args.networks is None or spec["network"] in args.networks]
-    chosen = [spec for spec in chosen if args.kinds is None or spec["kind"] in args.kinds][: args.rows]
+    chosen = [spec for spec in chosen if args.kinds is None or spec["kind"] in args.kinds]
+    chosen = chosen[args.skip :][: args.rows]
     for spec in chosen:
         row: dict[str, Any] = dict(spec)
         before = time.perf_counter()

@@ -10,3 +10,4 @@ from .knowledge_distillation import TeacherTraining as TeacherTraining
 from .medmap import MedMAP as MedMAP
 from .passion import Passion as Passion
 from .preference_balance import PreferenceBalance as PreferenceBalance
+from .subset_students import SubsetStudents as SubsetStudents

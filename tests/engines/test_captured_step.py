@@ -19,6 +19,7 @@ from medmap_monai.methods.baseline import ModalityDropoutBaseline
 from medmap_monai.methods.dmaf import DMAF
 from medmap_monai.methods.medmap import MedMAP
 from medmap_monai.methods.passion import Passion
+from medmap_monai.methods.subset_students import SubsetStudents
 from medmap_monai.networks.aligned import AlignedNetwork
 from medmap_monai.networks.base import ModalityNetwork
 from medmap_monai.networks.unet import ModalityUNet
@@ -70,6 +71,7 @@ METHODS: dict[str, Callable[[], Method]] = {
     "passion unet": lambda: Passion(unet(), "pdt", unimodal="student"),
     "baseline rfnet": lambda: ModalityDropoutBaseline(small("rfnet", spatial_dims=2), WeightedCEDiceLoss()),
     "baseline unet": lambda: ModalityDropoutBaseline(unet(), WeightedCEDiceLoss()),
+    "subset students unet": lambda: SubsetStudents(unet(), WeightedCEDiceLoss()),
     "medmap unet": lambda: MedMAP(ModalityDropoutBaseline(AlignedNetwork(unet()), WeightedCEDiceLoss())),
     "medmap passion rfnet": lambda: MedMAP(Passion(AlignedNetwork(small("rfnet", spatial_dims=2)), "pdt")),
     "dmaf rfnet": lambda: DMAF(small("rfnet", spatial_dims=2).float()).double(),

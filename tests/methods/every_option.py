@@ -22,6 +22,7 @@ from medmap_monai.methods.knowledge_distillation import KnowledgeDistillation, T
 from medmap_monai.methods.medmap import MedMAP
 from medmap_monai.methods.passion import Passion
 from medmap_monai.methods.preference_balance import PreferenceBalance
+from medmap_monai.methods.subset_students import SubsetStudents
 from medmap_monai.methods.training_monitor import DynamicTrainingMonitor
 from medmap_monai.networks.aligned import AlignedNetwork
 from medmap_monai.networks.base import ModalityNetwork
@@ -98,6 +99,8 @@ def methods(make: Make) -> Iterator[tuple[str, Callable[[], Method]]]:
                 f"passion {balance}",
                 lambda b=balance: Passion(make(), "pdt", balance=PreferenceBalance(MODALITIES, **b)),
             )
+    for options in ({}, {"deep_weight": 0}, {"consistency_weight": 0}):
+        yield f"subset students {options}", lambda o=options: SubsetStudents(make(), loss, **o)
     yield "teacher", lambda: TeacherTraining(make(), loss)
     for options in ({}, {"subset": [True, False, True]}):
         if fused:
