@@ -35,8 +35,13 @@ def variant(row: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
+def unit_of(row: dict[str, Any], unit: float) -> float:
+    """The conv unit beside which a row was measured: its own where it comes from a later run."""
+    return statistics.median(row["unit_ms"]) if "unit_ms" in row else unit
+
+
 def markdown(result: dict[str, Any]) -> str:
-    """All tables of one run."""
+    """All tables of one run, or of several put together, each later row with its own ``unit_ms``."""
     machine, unit = result["machine"], statistics.median(result["unit_ms"])
     memory = "" if machine["memory_gib"] is None else f" ({machine['memory_gib']:.0f} GiB)"
     lines = [
@@ -64,7 +69,8 @@ def _steps(rows: list[dict[str, Any]], unit: float) -> list[str]:
         ms = statistics.median(row["ms"])
         peak = "" if row["peak_gib"] is None else f"{row['peak_gib']:.1f}"
         spread = f"{min(row['ms']):.1f} to {max(row['ms']):.1f}"
-        text = f"| {row['network']}, {row['kind']} | {variant(row)} | {ms:.1f} ({spread}) | {ms / unit:.0f} | {peak} |"
+        text = f"| {row['network']}, {row['kind']} | {variant(row)} | {ms:.1f} ({spread}) |"
+        text += f" {ms / unit_of(row, unit):.0f} | {peak} |"
         published = PUBLISHED_STEP.get((row["network"], row["kind"]))
         if published is None or row.get("rows", 1) > 1 or row.get("present", 4) < 4:
             lines.append(f"{text} | | |")
@@ -88,7 +94,7 @@ def _inference(rows: list[dict[str, Any]], unit: float, shape: list[int]) -> lis
         name = "all 15 subsets" if row["kind"] == "sweep" else "prediction, GPU part"
         peak = "" if row["peak_gib"] is None else f"{row['peak_gib']:.1f}"
         text = f"| {row['network']}, {name} | {variant(row)} | {row['windows']} |"
-        text += f" {s:.2f} | {1000 * s / unit:.0f} | {peak} |"
+        text += f" {s:.2f} | {1000 * s / unit_of(row, unit):.0f} | {peak} |"
         published = PUBLISHED_SWEEP.get(row["network"]) if row["kind"] == "sweep" else None
         if published is None:
             verdict = "" if row["kind"] == "sweep" else "met" if s <= 0.4 else "missed: 0.4 s"
@@ -117,7 +123,7 @@ def _epochs(rows: list[dict[str, Any]], unit: float) -> list[str]:
         where = f"{row['augment']}, {'on the device' if row['on_device'] else 'in workers'}"
         share = f"{bare[0]:.1f} ms, {100 * bare[0] / row['epoch_ms']:.0f} %" if bare else ""
         text = f"| {row['network']}, passion, {row['precision']} | {where} | {row['workers']} |"
-        lines.append(f"{text} {row['epoch_ms']:.1f} | {row['epoch_ms'] / unit:.0f} | {share} |")
+        lines.append(f"{text} {row['epoch_ms']:.1f} | {row['epoch_ms'] / unit_of(row, unit):.0f} | {share} |")
     return [*lines, ""] if len(lines) > 2 else []
 
 

@@ -40,24 +40,28 @@ class Comparison:
         plan: protocol and variants, see :func:`~medmap_monai.recipes.comparison_plan.load_plan`.
         anatomy: folder of brain label maps, for a protocol that makes its studies from them.
         device: where runs train and are scored; those of one table belong on one.
+        workers: processes that write synthetic studies.
 
     Raises:
         SystemExit: such a protocol without ``anatomy``.
     """
 
-    def __init__(self, folder: Path, plan: dict[str, Any], anatomy: str | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self, folder: Path, plan: dict[str, Any], anatomy: str | None = None, device: str = "cpu", workers: int = 0
+    ) -> None:
         if (anatomy is None) != ("shape" in plan["protocol"]):
             raise SystemExit("--anatomy FOLDER of brain label maps goes with a plan that has train_anatomies")
-        self.folder, self.anatomy, self.device = folder, anatomy, device
+        self.folder, self.anatomy, self.device, self.workers = folder, anatomy, device, workers
         self.protocol = plan["protocol"]
         self.variants = {name: resolved(plan["variants"], name) for name in plan["variants"]}
 
-    def prepare(self) -> None:
-        """Cohorts and the fixed availability of every training case."""
+    def prepare(self, stages: Sequence[str] = STAGES) -> None:
+        """The cohorts that ``stages`` need, and the fixed availability of every training case."""
         p = self.protocol
         number = p["train_cases"] + p["val_cases"]
         train = self._cohort("train", number, 0)
-        self._cohort("test", p["test_cases"], number)  # numbered on: no test case bears the name of a training case
+        if "score" in stages:  # numbered on: no test case bears the name of a training case
+            self._cohort("test", p["test_cases"], number)
         names = [study.case_id for study in find_studies(train)]
         granted = draw_availability(p["train_cases"], p["missing_rates"], seed=p["split_seed"])
         rows = [
@@ -83,6 +87,7 @@ class Comparison:
             seed=seed,
             first_case=first_case,
             anatomies=(first, last),
+            workers=self.workers,
         )
 
     def run(self, variant: str, seed: int, stages: Sequence[str] = STAGES) -> None:
@@ -177,8 +182,9 @@ def main() -> None:
         return
     os.environ["OMP_NUM_THREADS"] = "1"  # runs side by side share the cores; threads that wait would spin
     anatomy = arguments.anatomy and os.path.abspath(arguments.anatomy)
-    comparison = Comparison(arguments.output.resolve(), plan, anatomy, arguments.device)
-    comparison.prepare()
+    beside = arguments.processes if arguments.processes > 1 else 0
+    comparison = Comparison(arguments.output.resolve(), plan, anatomy, arguments.device, beside)
+    comparison.prepare(arguments.stages)
     failed = []
     with ThreadPoolExecutor(arguments.processes) as pool:
         for (variant, seed), future in [(job, pool.submit(comparison.run, *job, arguments.stages)) for job in jobs]:

@@ -23,6 +23,7 @@ def synth(
     first_case: int = typer.Option(0, min=0, help="Index of the first study; other indices are other studies."),
     anatomies: str | None = typer.Option(None, help="Label maps to use, counted from 1, such as 16-20."),
     missing_rates: str | None = typer.Option(None, help="Leave out files: such as t1=0.2,t1ce=0.4."),
+    workers: int = typer.Option(0, min=0, help="Processes that write studies; 0: this one. The files are the same."),
     only: list[str] = typer.Option([], help="CASE=MODALITIES: this case has only these, such as last=flair+t2."),
 ) -> None:
     """Write SYNTHETIC brain tumour studies whose anatomy is real: four sequences and the label, as NIfTI files.
@@ -37,6 +38,7 @@ def synth(
 
     from medmap_monai.cli.errors import fail
     from medmap_monai.data.editions import get_edition
+    from medmap_monai.data.phantom_recipe import MissingFiles
     from medmap_monai.data.splits import parse_rates
     from medmap_monai.synthesis.cohort import write_synthetic_cohort
 
@@ -59,10 +61,10 @@ def synth(
                 priors,
                 seed,
                 first_case,
-                absent,
-                parse_rates(missing_rates) if missing_rates else None,
+                MissingFiles(absent, parse_rates(missing_rates) if missing_rates else None),
                 _numbers(anatomies),
                 lambda done, _: bar.update(task, completed=done),
+                workers,
             )
     except (ImportError, OSError, ValueError) as error:
         fail(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from medmap_monai.data.availability import draw_availability
 from medmap_monai.data.edition import Edition
@@ -16,6 +16,17 @@ GENERATOR = "medmap_monai.data.phantom"
 GENERATOR_VERSION = "4"
 AFFINES = ("straight", "oblique")
 _CLASSES = {"brain": 4, "heart": 6}
+
+
+class MissingFiles(NamedTuple):
+    """Which files a cohort lacks.
+
+    absent: modalities by case, as for :func:`medmap_monai.data.phantom.write_cohort`.
+    rates: share of cases that lack a modality, by modality.
+    """
+
+    absent: Mapping[str, Sequence[str]] | None = None
+    rates: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
+import torch
 
 from medmap_monai.data.edition import Edition
 from medmap_monai.data.editions import get_edition
 from medmap_monai.data.phantom_files import case_files
-from medmap_monai.data.phantom_recipe import PhantomRecipe
+from medmap_monai.data.phantom_recipe import MissingFiles, PhantomRecipe
 from medmap_monai.data.seeded_dataset import item_seed
 from medmap_monai.synthesis.anatomy import label_map_files, load_anatomy
 from medmap_monai.synthesis.mni import mni_anatomy
@@ -40,10 +45,10 @@ def write_synthetic_cohort(
     priors: str | os.PathLike[str] | Mapping[str, Any] = "default",
     seed: int = 0,
     first_case: int = 0,
-    absent: Mapping[str, Sequence[str]] | None = None,
-    missing_rates: Mapping[str, float] | None = None,
+    missing: MissingFiles | None = None,
     anatomies: tuple[int, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    workers: int = 0,
 ) -> Path:
     """Write a cohort of synthetic brain tumour studies; the folder appears only when it is complete.
 
@@ -56,9 +61,10 @@ def write_synthetic_cohort(
         priors: see :func:`~medmap_monai.synthesis.priors.load_priors`; ``shifted`` for test sets.
         seed: study k depends on ``seed``, k and its label map alone.
         first_case: index of the first study; continues the names too.
-        absent, missing_rates: files to leave out, as for ``medmap phantom``.
+        missing: files to leave out.
         anatomies: first and last label map to use, counted from 1; None takes all.
         progress: called with (studies done, studies).
+        workers: processes that write studies, one thread each; 0 writes them in this one. The files are the same.
 
     Raises:
         ValueError: an argument out of range.
@@ -69,7 +75,7 @@ def write_synthetic_cohort(
     if not 0.3 <= spacing <= 6:
         raise ValueError(f"spacing must lie between 0.3 and 6 mm, got {spacing:g}")
     shape = tuple(int(np.ceil(size / spacing / 8) * 8) for size in _WINDOW)
-    recipe = PhantomRecipe(chosen, cases, shape, seed, first_case, absent, missing_rates)
+    recipe = PhantomRecipe(chosen, cases, shape, seed, first_case, *(missing or MissingFiles()))
     if recipe.body_part != "brain":
         raise ValueError(
             f"edition {chosen} is no brain tumour data set; there is no anatomy of the heart to build from"
@@ -83,16 +89,15 @@ def write_synthetic_cohort(
     temporary = Path(tempfile.mkdtemp(prefix=".tmp-", suffix=f"-{target.name}", dir=target.parent))
     kinds = {}
     details = _details(chosen, table["name"], anatomy, cases, spacing, seed, first_case, anatomies)
+    work = _Work(temporary, recipe, files, spacing, table, seed)
+    numbers = range(first_case, first_case + len(recipe.kept))
     try:
-        for done, (number, case_id) in enumerate(enumerate(recipe.kept, start=first_case), start=1):
-            file = files[number % len(files)]
-            brain = mni_anatomy(spacing) if file is None else load_anatomy(file, spacing)
-            state = np.random.RandomState(item_seed(seed, 0, number))
-            study = synthesize_study(brain, chosen.modalities.names, shape, spacing, table, state)
-            kinds[case_id] = {"anatomy": brain.name, "kind": study.kind}
-            _write_study(temporary, recipe, case_id, study, spacing)
-            if progress is not None:
-                progress(done, cases)
+        with _mapping(min(workers, cases)) as mapped:
+            written = mapped(partial(_synthesize_and_write, work), numbers, recipe.kept)
+            for done, (case_id, made) in enumerate(zip(recipe.kept, written, strict=True), start=1):
+                kinds[case_id] = made
+                if progress is not None:
+                    progress(done, cases)
         name = f"Synthetic brain tumours (priors {table['name']})"
         write_synthetic_marker(temporary, name, {**details, "studies": kinds})
         umask = os.umask(0)  # mkdtemp makes private folders; give this one ordinary permissions
@@ -115,6 +120,7 @@ def ensure_synthetic_cohort(
     seed: int = 0,
     first_case: int = 0,
     anatomies: tuple[int, int] | None = None,
+    workers: int = 0,
 ) -> Path:
     """The folder of such a cohort, written first if it is not there. Arguments as :func:`write_synthetic_cohort`.
 
@@ -125,7 +131,16 @@ def ensure_synthetic_cohort(
     if not target.exists() or not any(target.iterdir()):
         try:
             return write_synthetic_cohort(
-                target, anatomy, cases, spacing, edition, priors, seed, first_case, anatomies=anatomies
+                target,
+                anatomy,
+                cases,
+                spacing,
+                edition,
+                priors,
+                seed,
+                first_case,
+                anatomies=anatomies,
+                workers=workers,
             )
         except OSError:
             if not target.exists():
@@ -176,6 +191,42 @@ def _label_maps(anatomy: str | os.PathLike[str], anatomies: tuple[int, int] | No
     if not 1 <= first <= last <= len(files):
         raise ValueError(f"label maps {first} to {last} were asked for; {anatomy} holds {len(files)}")
     return files[first - 1 : last]
+
+
+class _Work(NamedTuple):
+    """What every study of a cohort needs; processes get a copy each."""
+
+    root: Path
+    recipe: PhantomRecipe
+    files: Sequence[Path | None]
+    spacing: float
+    table: dict[str, Any]
+    seed: int
+
+
+def _synthesize_and_write(work: _Work, number: int, case_id: str) -> dict[str, str]:
+    """Make and write study ``number``: which anatomy it has, and what kind of tumour."""
+    file = work.files[number % len(work.files)]
+    brain = mni_anatomy(work.spacing) if file is None else load_anatomy(file, work.spacing)
+    state = np.random.RandomState(item_seed(work.seed, 0, number))
+    names = work.recipe.edition.modalities.names
+    study = synthesize_study(brain, names, work.recipe.shape, work.spacing, work.table, state)
+    _write_study(work.root, work.recipe, case_id, study, work.spacing)
+    return {"anatomy": brain.name, "kind": study.kind}
+
+
+@contextmanager
+def _mapping(workers: int) -> Iterator[Callable[..., Any]]:
+    """``map`` over this process, or over ``workers`` processes in the order of the arguments."""
+    if workers < 1:
+        yield map
+        return
+    context = multiprocessing.get_context("spawn")  # a forked process inherits locks of this one's threads
+    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+        try:
+            yield pool.map
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _write_study(root: Path, recipe: PhantomRecipe, case_id: str, study: SyntheticStudy, spacing: float) -> None:

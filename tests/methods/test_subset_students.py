@@ -33,14 +33,14 @@ def test_losses_are_those_of_the_two_paths() -> None:
     features = network.prepare(network.encode(image, present))
     whole, subset = network.decode(features, present), network.decode(features, drawn)
     assert torch.allclose(output.pred, whole.logits)
-    assert float(output.losses["fused"]) == pytest.approx(float(LOSS(whole.logits, label)), rel=1e-5)
+    assert output.losses["fused"].item() == pytest.approx(LOSS(whole.logits, label).item(), rel=1e-5)
     deep = deep_supervision_loss(LOSS, whole.deep_logits, label)
-    assert float(output.losses["deep"]) == pytest.approx(float(deep), rel=1e-5)
+    assert output.losses["deep"].item() == pytest.approx(deep.item(), rel=1e-5)
     own = LOSS(subset.logits, label) + deep_supervision_loss(LOSS, subset.deep_logits, label)
-    assert float(output.losses["subset"]) == pytest.approx(0.7 * float(own), rel=1e-5)
+    assert output.losses["subset"].item() == pytest.approx(0.7 * own.item(), rel=1e-5)
     kl = TemperatureKLLoss()
     wanted = kl(subset.logits, whole.logits) + 0.5 * kl(subset.deep_logits[0], whole.deep_logits[0])
-    assert float(output.losses["consistency"]) == pytest.approx(0.3 * float(wanted), rel=1e-5)
+    assert output.losses["consistency"].item() == pytest.approx(0.3 * wanted.item(), rel=1e-5)
 
 
 def test_the_path_over_everything_learns_from_labels_only() -> None:
@@ -59,10 +59,10 @@ def test_a_subset_that_is_everything_is_plain_training() -> None:
     image, _, present, label = batch()
     plain = ModalityDropoutBaseline(unet(), LOSS, modality_weight=0.0)(image, present, present, label)
     output = SubsetStudents(unet(), LOSS)(image, present, present, label)
-    assert float(output.losses["consistency"]) == pytest.approx(0.0, abs=1e-6)
+    assert output.losses["consistency"].item() == pytest.approx(0.0, abs=1e-6)
     assert torch.equal(output.losses["fused"], plain.losses["fused"])
     both = plain.losses["fused"] + plain.losses["deep"]
-    assert float(output.losses["subset"]) == pytest.approx(float(both), rel=1e-6)
+    assert output.losses["subset"].item() == pytest.approx(both.item(), rel=1e-6)
 
 
 def test_terms_of_weight_zero_are_left_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,7 @@ from monai.data import CacheDataset
 
 from medmap_monai.data.seeded_dataset import SeededCacheDataset
 from medmap_monai.synthesis.anatomy import anatomy_from_labels, label_map_files, load_anatomy
+from medmap_monai.synthesis.cohort import write_synthetic_cohort
 from medmap_monai.synthesis.deformation import rotation_matrix, voxel_positions
 from medmap_monai.synthesis.draw import Draw, gaussian_blur, sample_rigid, sample_volume
 from medmap_monai.synthesis.phantom_anatomy import ensure_phantom_anatomy
@@ -237,3 +239,22 @@ def test_nifti_maps_in_any_orientation(tmp_path: Path, maps: list[Path]) -> None
     nib.save(flipped, tmp_path / "lps.nii.gz")
     plain, turned = load_anatomy(maps[0], 6.0), load_anatomy(tmp_path / "lps.nii.gz", 6.0)
     assert torch.equal(plain.tissue, turned.tissue)
+
+
+def test_processes_write_the_same_files(tmp_path: Path, maps: list[Path]) -> None:
+    folder = maps[0].parent
+    done: list[int] = []
+    alone = write_synthetic_cohort(tmp_path / "alone", folder, 3, 6.0, seed=5, first_case=2)
+    beside = write_synthetic_cohort(
+        tmp_path / "beside", folder, 3, 6.0, seed=5, first_case=2, progress=lambda k, _: done.append(k), workers=2
+    )
+    files = sorted(path.relative_to(alone) for path in alone.rglob("*") if path.is_file())
+    assert len(files) == 16  # marker; four sequences and a label each
+    assert files == sorted(path.relative_to(beside) for path in beside.rglob("*") if path.is_file())
+    assert all(_content(alone / file) == _content(beside / file) for file in files)
+    assert done == [1, 2, 3]
+
+
+def _content(path: Path) -> bytes:
+    """Without the time that gzip writes into its header."""
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
