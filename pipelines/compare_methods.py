@@ -121,26 +121,31 @@ class Comparison:
         if "score" not in stages:
             return
         model = folder / "models"
-        common = [str(self.folder / "test"), "--bundle", str(bundle), "--overlay", "phantom", "--device", self.device]
+        common = [str(self.folder / "test"), "--bundle", str(bundle), "--device", self.device, "--overlay", "phantom"]
         if "features" in settings and not features.is_file():
             wanted = settings["features"]
             checkpoint = model / wanted.get("checkpoint", "model.pt")
             command = ["medmap", "features", *common, "--cases", str(self.protocol["gap_cases"])]
-            command += ["--output", str(features), "--set", f"checkpoint={checkpoint}"]
-            command += _accepted(bundle / "configs" / "inference.json", {**overrides, **wanted.get("overrides", {})})
+            command += ["--output", str(features), "--set", f"checkpoint={checkpoint}", "--overlay"]
+            command += [write_overlay(bundle, "inference", folder, {**overrides, **wanted.get("overrides", {})})]
             run_command(f"{name}: features", command, log=folder / "features.log")
         command = ["medmap", "evaluate", *common, "--data-name", self.protocol["data_name"]]
-        command += ["--output", str(folder / "evaluation"), "--set", f"checkpoint={model / 'model.pt'}"]
-        command += _accepted(bundle / "configs" / "evaluate.json", {**overrides, **self.protocol.get("evaluate", {})})
+        command += ["--output", str(folder / "evaluation"), "--set", f"checkpoint={model / 'model.pt'}", "--overlay"]
+        command += [write_overlay(bundle, "evaluate", folder, {**overrides, **self.protocol.get("evaluate", {})})]
         run_command(f"{name}: evaluate", command, log=folder / "evaluation.log")
 
 
-def _accepted(config: Path, overrides: dict[str, Any]) -> list[str]:
-    """The overrides that describe the network and hence matter beyond training, as ``--set`` options."""
-    known = read_json(config, "configuration")
+def write_overlay(bundle: Path, config: str, folder: Path, overrides: dict[str, Any]) -> str:
+    """Write those overrides that matter beyond training, such as the network, as an overlay of ``config``: its path.
+
+    A file, since an override may name a component to build, which ``--set`` refuses: it takes data only.
+    """
+    known = read_json(bundle / "configs" / f"{config}.json", "configuration")
     private = {"dataset_dir", "output_dir", "seed", "device", "split_file"}
     kept = {key: value for key, value in overrides.items() if key.split("#")[0] in known and key not in private}
-    return [part for key, value in kept.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    path = folder / f"{config}_settings.json"
+    path.write_text(json.dumps(kept, indent=2) + "\n")
+    return str(path)
 
 
 def chosen(plan: dict[str, Any], only: list[str], seeds: list[int]) -> Iterator[tuple[str, int]]:

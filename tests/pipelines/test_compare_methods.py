@@ -17,6 +17,7 @@ from medmap_monai.methods.base import Method
 from medmap_monai.recipes.comparison_plan import load_plan, resolved
 from medmap_monai.recipes.comparison_records import read_records, read_runs
 from medmap_monai.synthesis.phantom_anatomy import ensure_phantom_anatomy
+from medmap_monai.utils.bundle_workflow import open_workflow
 from medmap_monai.utils.synthetic import MARKER_FILE
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
@@ -129,10 +130,37 @@ def test_runs_go_seed_by_seed_and_a_shared_variant_once() -> None:
 
 
 def test_what_describes_the_network_goes_on_to_the_evaluation(tmp_path: Path) -> None:
-    config = tmp_path / "evaluate.json"
+    (tmp_path / "configs").mkdir()
+    config = tmp_path / "configs" / "evaluate.json"
     config.write_text(json.dumps({"network_def": {}, "anchor": "none", "seed": 0, "dataset_dir": "."}))
     given = {"network_def#width": [8, 16], "anchor": "fixed", "epochs": 3, "seed": 5, "dataset_dir": "x"}
-    assert compare._accepted(config, given) == ["--set", "network_def#width=[8, 16]", "--set", 'anchor="fixed"']
+    written = compare.write_overlay(tmp_path, "evaluate", tmp_path, given)
+    assert json.loads(Path(written).read_text()) == {"network_def#width": [8, 16], "anchor": "fixed"}
+
+
+@pytest.mark.parametrize("name", ["compare_methods", "compare_realistic"])
+def test_the_network_that_is_scored_is_the_one_that_was_trained(name: str, tmp_path: Path) -> None:
+    """Of every variant: the weights of its training fit the network of its evaluation, and of its features."""
+    content = plan(name)
+    seen = set()
+    for variant in {v for suite in content["suites"].values() for v in suite["variants"]}:
+        settings = resolved(content["variants"], variant)
+        bundle = PIPELINES.parent / "bundles" / settings["bundle"]
+        overrides = {**content["protocol"]["overrides"], **settings.get("overrides", {})}
+        scored = json.dumps([settings["bundle"], {k: v for k, v in overrides.items() if k.startswith("network_def")}])
+        if (key := (scored, overrides.get("anchor"))) in seen:
+            continue
+        seen.add(key)
+        trained = ConfigParser()
+        settings_file = tmp_path / "settings.json"
+        settings_file.write_text(json.dumps(overrides))
+        trained.read_config(
+            [str(bundle / "configs" / f) for f in ("train.json", "phantom.json")] + [str(settings_file)]
+        )
+        weights = trained.get_parsed_content("network_def").state_dict()
+        overlay = compare.write_overlay(bundle, "evaluate", tmp_path, overrides)
+        parser = open_workflow(bundle, "evaluate", ["phantom", overlay], {"dataset_dir": str(tmp_path)}).parser
+        parser.get_parsed_content("network_def").load_state_dict(weights)
 
 
 def test_a_variant_takes_over_from_the_one_that_it_is_like() -> None:
