@@ -26,7 +26,7 @@ class SubsetStudents(Method):
         network: the network to train.
         loss: ``loss(logits, label) -> scalar`` with label (B, 1, ...).
         deep_weight: weight of deep supervision in both paths; 0 leaves it out.
-        subset_weight: weight of the label for the drawn subset.
+        subset_weight: weight of the label for the drawn subset; 0 leaves it out.
         consistency_weight: weight of the divergence from the first path; 0 leaves it out.
         consistency: replaces ``TemperatureKLLoss()``.
 
@@ -77,7 +77,8 @@ class SubsetStudents(Method):
         losses = {"fused": self.loss(teacher.logits, label)}
         if self.deep_weight and teacher.deep_logits:
             losses["deep"] = self.deep_weight * deep_supervision_loss(self.loss, teacher.deep_logits, label)
-        losses["subset"] = self.subset_weight * self._label(student, label)
+        if self.subset_weight:
+            losses["subset"] = self.subset_weight * self._label(student, label)
         if self.consistency_weight:
             losses["consistency"] = self.consistency_weight * self._divergence(student, teacher)
         return MethodOutput(teacher.logits, losses, {})

@@ -68,6 +68,8 @@ def test_a_subset_that_is_everything_is_plain_training() -> None:
 def test_terms_of_weight_zero_are_left_out() -> None:
     output = SubsetStudents(unet(), LOSS, deep_weight=0.0, consistency_weight=0.0)(*batch())
     assert set(output.losses) == {"fused", "subset"}
+    output = SubsetStudents(unet(), LOSS, deep_weight=0.0, subset_weight=0.0)(*batch())
+    assert set(output.losses) == {"fused", "consistency"}
 
 
 def test_negative_weights_are_refused() -> None:
