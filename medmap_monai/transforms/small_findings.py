@@ -66,5 +66,6 @@ class RemoveSmallFindingsd(MapTransform):
             gone = remove_small_findings(labels, voxel_ml(labels.affine), self.smallest)
             if gone:
                 told = counted(len(gone), "finding")
-                item[REMOVED] = f"{told} below {self.smallest:g} ml removed, the largest of {gone[0]:.2g} ml"
+                largest = f"the largest of {gone[0]:.2g} ml; smallest_finding=0 keeps them"
+                item[REMOVED] = f"{told} below {self.smallest:g} ml removed, {largest}"
         return item

@@ -34,7 +34,7 @@ def test_volumes_are_those_of_the_voxels_and_the_sample_says_what_went() -> None
     assert voxel_ml(affine) == pytest.approx(0.1)
     item = RemoveSmallFindingsd(smallest=1.0)({"pred": MetaTensor(two_findings(), affine=torch.from_numpy(affine))})
     assert int((item["pred"] > 0).sum()) == 64
-    assert item[REMOVED] == "1 finding below 1 ml removed, the largest of 0.2 ml"
+    assert item[REMOVED] == "1 finding below 1 ml removed, the largest of 0.2 ml; smallest_finding=0 keeps them"
     assert REMOVED not in RemoveSmallFindingsd()({"pred": MetaTensor(two_findings())})
 
 
