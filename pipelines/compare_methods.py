@@ -41,17 +41,25 @@ class Comparison:
         anatomy: folder of brain label maps, for a protocol that makes its studies from them.
         device: where runs train and are scored; those of one table belong on one.
         workers: processes that write synthetic studies.
+        example: a cohort to score beside the table, such as one real study; on the grid of the protocol's studies.
 
     Raises:
         SystemExit: such a protocol without ``anatomy``.
     """
 
     def __init__(
-        self, folder: Path, plan: dict[str, Any], anatomy: str | None = None, device: str = "cpu", workers: int = 0
+        self,
+        folder: Path,
+        plan: dict[str, Any],
+        anatomy: str | None = None,
+        device: str = "cpu",
+        workers: int = 0,
+        example: Path | None = None,
     ) -> None:
         if (anatomy is None) != ("shape" in plan["protocol"]):
             raise SystemExit("--anatomy FOLDER of brain label maps goes with a plan that has train_anatomies")
         self.folder, self.anatomy, self.device, self.workers = folder, anatomy, device, workers
+        self.example = example
         self.protocol = plan["protocol"]
         self.variants = {name: resolved(plan["variants"], name) for name in plan["variants"]}
 
@@ -95,7 +103,8 @@ class Comparison:
         folder = self.folder / "runs" / variant / f"seed{seed}"
         settings = self.variants[variant]
         scores, features = folder / "evaluation" / "summary.json", folder / "features.npz"
-        if scores.is_file() and (features.is_file() or "features" not in settings):
+        shown = self.example is None or (folder / "example" / "summary.json").is_file()
+        if scores.is_file() and shown and (features.is_file() or "features" not in settings):
             return
         folder.mkdir(parents=True, exist_ok=True)
         bundle = REPOSITORY / "bundles" / settings["bundle"]
@@ -121,29 +130,36 @@ class Comparison:
         if "score" not in stages:
             return
         model = folder / "models"
-        common = [str(self.folder / "test"), "--bundle", str(bundle), "--device", self.device, "--overlay", "phantom"]
+        common = ["--bundle", str(bundle), "--device", self.device, "--overlay", "phantom"]
         if "features" in settings and not features.is_file():
             wanted = settings["features"]
             checkpoint = model / wanted.get("checkpoint", "model.pt")
-            command = ["medmap", "features", *common, "--cases", str(self.protocol["gap_cases"])]
-            command += ["--output", str(features), "--set", f"checkpoint={checkpoint}", "--overlay"]
-            command += [write_overlay(bundle, "inference", folder, {**overrides, **wanted.get("overrides", {})})]
+            values = {**overrides, **wanted.get("overrides", {})}
+            command = ["medmap", "features", str(self.folder / "test"), *common, "--output", str(features)]
+            command += ["--cases", str(self.protocol["gap_cases"]), "--set", f"checkpoint={checkpoint}", "--overlay"]
+            command += [write_overlay(bundle, "inference", folder / "features_settings.json", values)]
             run_command(f"{name}: features", command, log=folder / "features.log")
-        command = ["medmap", "evaluate", *common, "--data-name", self.protocol["data_name"]]
-        command += ["--output", str(folder / "evaluation"), "--set", f"checkpoint={model / 'model.pt'}", "--overlay"]
-        command += [write_overlay(bundle, "evaluate", folder, {**overrides, **self.protocol.get("evaluate", {})})]
-        run_command(f"{name}: evaluate", command, log=folder / "evaluation.log")
+        evaluated = {**overrides, **self.protocol.get("evaluate", {})}
+        cohorts = [("evaluation", self.folder / "test", evaluated, ["--data-name", self.protocol["data_name"]])]
+        if self.example is not None:
+            cohorts.append(("example", self.example, {**evaluated, **self.protocol.get("example", {})}, []))
+        for kind, cohort, values, more in cohorts:
+            if (folder / kind / "summary.json").is_file():
+                continue
+            command = ["medmap", "evaluate", str(cohort), *common, *more, "--output", str(folder / kind)]
+            command += ["--set", f"checkpoint={model / 'model.pt'}", "--overlay"]
+            command += [write_overlay(bundle, "evaluate", folder / f"{kind}_settings.json", values)]
+            run_command(f"{name}: {kind}", command, log=folder / f"{kind}.log")
 
 
-def write_overlay(bundle: Path, config: str, folder: Path, overrides: dict[str, Any]) -> str:
-    """Write those overrides that matter beyond training, such as the network, as an overlay of ``config``: its path.
+def write_overlay(bundle: Path, config: str, path: Path, overrides: dict[str, Any]) -> str:
+    """Write those overrides that matter beyond training, such as the network, as an overlay of ``config``.
 
     A file, since an override may name a component to build, which ``--set`` refuses: it takes data only.
     """
     known = read_json(bundle / "configs" / f"{config}.json", "configuration")
     private = {"dataset_dir", "output_dir", "seed", "device", "split_file"}
     kept = {key: value for key, value in overrides.items() if key.split("#")[0] in known and key not in private}
-    path = folder / f"{config}_settings.json"
     path.write_text(json.dumps(kept, indent=2) + "\n")
     return str(path)
 
@@ -178,6 +194,7 @@ def main() -> None:
     parser.add_argument(
         "--stages", nargs="+", choices=STAGES, default=STAGES, help="train here and score elsewhere (default: both)"
     )
+    parser.add_argument("--example", type=Path, help="cohort to score beside the table, such as one real study")
     parser.add_argument("--dry-run", action="store_true", help="print the runs and stop")
     arguments = parser.parse_args()
     plan = load_plan(arguments.plan)
@@ -188,7 +205,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # runs side by side share the cores; threads that wait would spin
     anatomy = arguments.anatomy and os.path.abspath(arguments.anatomy)
     beside = arguments.processes if arguments.processes > 1 else 0
-    comparison = Comparison(arguments.output.resolve(), plan, anatomy, arguments.device, beside)
+    comparison = Comparison(arguments.output.resolve(), plan, anatomy, arguments.device, beside, arguments.example)
     comparison.prepare(arguments.stages)
     failed = []
     with ThreadPoolExecutor(arguments.processes) as pool:

@@ -5,7 +5,7 @@
 What the runs measured is added to the plan's records (``docs/results/phantom_records``) first, from which its pages
 (``docs/results/phantom*.md``) are filled; so a run that was made once, on whatever machine, stays in the tables. What
 stands between ``<!-- KIND: SUITE -->`` and ``<!-- end -->`` is replaced; KIND is ``scores``, ``differences``,
-``distances``, ``subsets``, ``gap`` or ``figure``. The words around
+``distances``, ``subsets``, ``gap``, ``example`` or ``figure``. The words around
 the blocks are written by people. Runs that are not finished are left out, and the tables say of how many seeds they
 speak.
 """
@@ -62,6 +62,7 @@ class Results:
         self.plan = plan
         self.table = records.dice()
         self.distances = records.hd95()
+        self.examples = records.examples()
         self.measured_gap = records.gap
         self.regions = list(dict.fromkeys(self.table["region"]))
         self.runs = dict(iter(self.table.groupby("variant")))
@@ -148,6 +149,23 @@ def distances(results: Results, suite: dict[str, Any]) -> str:
     return markdown(["HD95 (mm)", "seeds", *header], rows)
 
 
+def example(results: Results, suite: dict[str, Any]) -> str:
+    """Dice of the studies beside the table, which no average contains: over all subsets, and complete."""
+    rows = []
+    for variant in suite["variants"]:
+        runs = results.examples[results.examples["variant"] == variant]
+        if runs.empty:
+            continue
+        cells = []
+        for part in (runs, runs[runs["modalities"] == runs["modalities"].max()]):
+            means = part.groupby(["region", "seed"])["dice"].mean()
+            cells += [spread(means[region].tolist()) for region in results.regions]
+        rows.append([title(results.plan, variant), str(runs["seed"].nunique()), *cells])
+    studies = ", ".join(sorted(results.examples["case_id"].unique()))
+    header = [f"{region}, {which}" for which in ("all", "complete") for region in results.regions]
+    return markdown([f"example: {studies}", "seeds", *header], rows)
+
+
 def subsets(results: Results, suite: dict[str, Any]) -> str:
     """One row per subset, regions separated by slashes; mean over cases and seeds."""
     variants = [v for v in suite["variants"] if results.seeds(v)]
@@ -230,6 +248,7 @@ TABLES: dict[str, Callable[[Results, dict[str, Any]], str]] = {
     "subsets": subsets,
     "gap": gap,
     "distances": distances,
+    "example": example,
 }
 
 

@@ -16,10 +16,13 @@ from medmap_monai.utils.json_file import read_json
 
 SCORES_FILE = "scores.csv.gz"
 DISTANCES_FILE = "hd95.csv.gz"
+EXAMPLE_FILE = "example.csv.gz"
 GAP_FILE = "gap.csv"
 #: what makes a row of each file unique
 _SCORE_KEYS = ["variant", "seed", "case_id"]
 _GAP_KEYS = ["variant", "seed", "level"]
+_KEYS = {"scores": _SCORE_KEYS, "gap": _GAP_KEYS, "distances": _SCORE_KEYS, "example": _SCORE_KEYS}
+_FILES = {"scores": SCORES_FILE, "gap": GAP_FILE, "distances": DISTANCES_FILE, "example": EXAMPLE_FILE}
 
 
 class ComparisonRecords(NamedTuple):
@@ -30,11 +33,13 @@ class ComparisonRecords(NamedTuple):
     gap: one row per run and level: ``variant``, ``seed``, ``level`` and the measures of
         :class:`~medmap_monai.engines.encoder_features.LevelGap`.
     distances: as ``scores``, with HD95 in mm (one decimal).
+    example: as ``scores``, of the studies shown beside the table and never averaged with it.
     """
 
     scores: pd.DataFrame
     gap: pd.DataFrame
     distances: pd.DataFrame
+    example: pd.DataFrame
 
     def updated(self, newer: ComparisonRecords) -> ComparisonRecords:
         """These records with the runs of ``newer`` added; a run that both have is taken from ``newer``."""
@@ -42,6 +47,7 @@ class ComparisonRecords(NamedTuple):
             _updated(self.scores, newer.scores, _SCORE_KEYS),
             _updated(self.gap, newer.gap, _GAP_KEYS),
             _updated(self.distances, newer.distances, _SCORE_KEYS),
+            _updated(self.example, newer.example, _SCORE_KEYS),
         )
 
     def dice(self) -> pd.DataFrame:
@@ -51,6 +57,10 @@ class ComparisonRecords(NamedTuple):
     def hd95(self) -> pd.DataFrame:
         """Distances as a long table like :meth:`dice`."""
         return self._long(self.distances, "hd95")
+
+    def examples(self) -> pd.DataFrame:
+        """Scores of the examples as a long table like :meth:`dice`."""
+        return self._long(self.example, "dice")
 
     @staticmethod
     def _long(table: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -64,35 +74,41 @@ class ComparisonRecords(NamedTuple):
 
 def read_runs(folder: Path) -> ComparisonRecords:
     """Records of every finished run below ``folder`` (that of ``compare_methods.py``); empty where there is none."""
-    scores, gaps, distances = [], [], []
+    scores, gaps, distances, examples = [], [], [], []
     for summary in sorted(folder.glob(f"runs/*/seed*/evaluation/{SUMMARY_FILE}")):
         run = summary.parent.parent
         named: dict[str, Any] = {"variant": run.parent.name, "seed": int(run.name.removeprefix("seed"))}
-        regions = read_json(summary, "summary", "evaluate that run anew")["regions"]
-        plain = [name for name, region in regions.items() if not region["minimum_voxels"]]
-        table = read_metrics(summary.parent / METRICS_FILE)
-        table = table[table["region"].isin(plain)]
+        table = _measured(summary)
         scores.append(_wide(table, "dice", 100.0, 2).assign(**named))
         distances.append(_wide(table, "hd95", 1.0, 1).assign(**named))
+        if (shown := run / "example" / SUMMARY_FILE).is_file():
+            examples.append(_wide(_measured(shown), "dice", 100.0, 2).assign(**named))
         if (features := run / "features.npz").is_file():
             levels = gap_per_level(load_features(features))
             rows = [{**named, "level": level.level, **level.gap._asdict(), **_collapse(level)} for level in levels]
             gaps.append(pd.DataFrame(rows).round(4))
-    return ComparisonRecords(_joined(scores, _SCORE_KEYS), _joined(gaps, _GAP_KEYS), _joined(distances, _SCORE_KEYS))
+    rows_of = {"scores": scores, "gap": gaps, "distances": distances, "example": examples}
+    return ComparisonRecords(**{name: _joined(rows, _KEYS[name]) for name, rows in rows_of.items()})
+
+
+def _measured(summary: Path) -> pd.DataFrame:
+    """Scores of an evaluation, without those of post-processed regions."""
+    regions = read_json(summary, "summary", "evaluate that run anew")["regions"]
+    plain = [name for name, region in regions.items() if not region["minimum_voxels"]]
+    table = read_metrics(summary.parent / METRICS_FILE)
+    return table[table["region"].isin(plain)]
 
 
 def read_records(folder: Path) -> ComparisonRecords:
     """Records written by :func:`write_records`; empty where there are none."""
-    names = {SCORES_FILE: _SCORE_KEYS, GAP_FILE: _GAP_KEYS, DISTANCES_FILE: _SCORE_KEYS}
-    files = [(folder / name, keys) for name, keys in names.items()]
-    tables = [[pd.read_csv(path)] if path.is_file() else [] for path, _ in files]
-    return ComparisonRecords(*(_joined(table, keys) for table, (_, keys) in zip(tables, files, strict=True)))
+    found = {name: [pd.read_csv(folder / file)] if (folder / file).is_file() else [] for name, file in _FILES.items()}
+    return ComparisonRecords(**{name: _joined(tables, _KEYS[name]) for name, tables in found.items()})
 
 
 def write_records(records: ComparisonRecords, folder: Path) -> None:
-    """Write the files, none for an empty table of distances; the same records give the same bytes."""
+    """Write the files, none for an empty table of distances or examples; the same records give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    packed = {SCORES_FILE: records.scores, DISTANCES_FILE: records.distances}
+    packed = {SCORES_FILE: records.scores, DISTANCES_FILE: records.distances, EXAMPLE_FILE: records.example}
     for name, table in packed.items():
         if name == SCORES_FILE or not table.empty:
             with atomic_path(folder / name) as temporary:

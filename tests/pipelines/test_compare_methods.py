@@ -16,6 +16,7 @@ from monai.bundle import ConfigParser
 from medmap_monai.methods.base import Method
 from medmap_monai.recipes.comparison_plan import load_plan, resolved
 from medmap_monai.recipes.comparison_records import read_records, read_runs
+from medmap_monai.synthesis.cohort import write_synthetic_cohort
 from medmap_monai.synthesis.phantom_anatomy import ensure_phantom_anatomy
 from medmap_monai.utils.bundle_workflow import open_workflow
 from medmap_monai.utils.synthetic import MARKER_FILE
@@ -134,7 +135,7 @@ def test_what_describes_the_network_goes_on_to_the_evaluation(tmp_path: Path) ->
     config = tmp_path / "configs" / "evaluate.json"
     config.write_text(json.dumps({"network_def": {}, "anchor": "none", "seed": 0, "dataset_dir": "."}))
     given = {"network_def#width": [8, 16], "anchor": "fixed", "epochs": 3, "seed": 5, "dataset_dir": "x"}
-    written = compare.write_overlay(tmp_path, "evaluate", tmp_path, given)
+    written = compare.write_overlay(tmp_path, "evaluate", tmp_path / "settings.json", given)
     assert json.loads(Path(written).read_text()) == {"network_def#width": [8, 16], "anchor": "fixed"}
 
 
@@ -158,7 +159,7 @@ def test_the_network_that_is_scored_is_the_one_that_was_trained(name: str, tmp_p
             [str(bundle / "configs" / f) for f in ("train.json", "phantom.json")] + [str(settings_file)]
         )
         weights = trained.get_parsed_content("network_def").state_dict()
-        overlay = compare.write_overlay(bundle, "evaluate", tmp_path, overrides)
+        overlay = compare.write_overlay(bundle, "evaluate", tmp_path / "overlay.json", overrides)
         parser = open_workflow(bundle, "evaluate", ["phantom", overlay], {"dataset_dir": str(tmp_path)}).parser
         parser.get_parsed_content("network_def").load_state_dict(weights)
 
@@ -297,8 +298,12 @@ def test_the_realistic_protocol_end_to_end(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(SystemExit, match="--anatomy"):
         compare.main()
     anatomy = ensure_phantom_anatomy(tmp_path / "anatomy")
-    monkeypatch.setattr(sys, "argv", [*arguments, "--seeds", "0", "--anatomy", anatomy])
+    arguments += ["--seeds", "0", "--anatomy", anatomy]
+    monkeypatch.setattr(sys, "argv", arguments)
     compare.main()
+    beside = write_synthetic_cohort(tmp_path / "beside", anatomy, 1, 6.0, seed=9)  # on a grid of its own
+    monkeypatch.setattr(sys, "argv", [*arguments, "--example", str(beside)])
+    compare.main()  # the runs are there already; only the example is scored
     marks = [json.loads((tmp_path / "runs" / name / MARKER_FILE).read_text()) for name in ("train", "test")]
     assert [mark["anatomies"] for mark in marks] == ["1-2", "3-3"]
     assert [mark["priors"] for mark in marks] == ["default", "shifted"]
@@ -307,11 +312,22 @@ def test_the_realistic_protocol_end_to_end(tmp_path: Path, monkeypatch: pytest.M
     assert "| IDT | 1 |" in tables.distances(found, content["suites"]["imbalanced"])
     assert found.distances["modalities"].max() == 4
     assert (found.distances["hd95"] >= 0).all()
+    assert len(found.examples) == 45  # subsets x regions of one study
+    shown = tables.example(found, content["suites"]["imbalanced"]).splitlines()
+    assert shown[0].startswith("| example: BraTS20_Training_001 | seeds | WT, all |")
+    assert shown[2].startswith("| IDT | 1 |")
 
 
-@pytest.mark.parametrize("page", sorted(tables.RESULTS.glob("phantom*.md")), ids=lambda page: page.stem)
-def test_the_published_tables_are_those_of_the_records(page: Path) -> None:
-    found = tables.Results(read_records(tables.RESULTS / "phantom_records"), plan())
+PUBLISHED = [
+    (name, page)
+    for name in ("compare_methods", "compare_realistic")
+    for page in sorted(tables.RESULTS.glob(f"{plan(name)['results']}*.md"))
+]
+
+
+@pytest.mark.parametrize(("name", "page"), PUBLISHED, ids=[page.stem for _, page in PUBLISHED])
+def test_the_published_tables_are_those_of_the_records(name: str, page: Path) -> None:
+    found = tables.Results(read_records(tables.RESULTS / f"{plan(name)['results']}_records"), plan(name))
     blocks = re.findall(r"<!-- (\w+): (\w+) -->\n(.*?)<!-- end -->", page.read_text(encoding="utf-8"), re.DOTALL)
     assert blocks or page.stem == "phantom-medmap"  # words alone
     for kind, suite, text in blocks:

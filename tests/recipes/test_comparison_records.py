@@ -10,6 +10,7 @@ import pandas as pd
 from medmap_monai.engines.encoder_features import EncoderFeatures, gap_per_level, save_features
 from medmap_monai.recipes.comparison_records import (
     DISTANCES_FILE,
+    EXAMPLE_FILE,
     GAP_FILE,
     SCORES_FILE,
     ComparisonRecords,
@@ -24,7 +25,8 @@ def records(variant: str, seed: int, dice: float) -> ComparisonRecords:
     scores = pd.DataFrame({**keys, "case_id": ["c1", "c2"], "0:t2:WT": [dice, 50.25], "3:t1+t2:WT": [70.0, 80.0]})
     gap = pd.DataFrame({**keys, "level": ["level0", "level1"], "cka": [0.5, 0.25]})
     distances = pd.DataFrame({**keys, "case_id": ["c1", "c2"], "0:t2:WT": [9.5, 3.0], "3:t1+t2:WT": [1.0, 2.5]})
-    return ComparisonRecords(scores, gap, distances)
+    example = pd.DataFrame({"variant": [variant], "seed": [seed], "case_id": ["real"], "0:t2:WT": [dice + 1]})
+    return ComparisonRecords(scores, gap, distances, example)
 
 
 def test_written_and_read_back_with_the_same_bytes(tmp_path: Path) -> None:
@@ -36,7 +38,8 @@ def test_written_and_read_back_with_the_same_bytes(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(found.distances, written.distances)
     assert found.hd95().set_index(["case_id", "subset"])["hd95"].to_dict()["c2", "t1+t2"] == 2.5
     write_records(found, tmp_path / "two")
-    for name in (SCORES_FILE, GAP_FILE, DISTANCES_FILE):
+    assert found.examples()[["case_id", "subset", "dice"]].to_numpy().tolist() == [["real", "t2", 13.5]]
+    for name in (SCORES_FILE, GAP_FILE, DISTANCES_FILE, EXAMPLE_FILE):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
