@@ -30,6 +30,10 @@ _SMALL = (
     "evaluation too (`--config_file \"['configs/inference.json','configs/phantom.json']\"`). "
 )
 #: what a training's README says of a value, where that training has it
+_EVIDENCE = (
+    "Optimiser, decay of the learning rate, 300 epochs and augmentation (`--augment published`): PASSION's published "
+    "code. Preprocessing (`--protocol clinical`): ours; `legacy` is the published one, voxel for voxel."
+)
 _VALUES = {
     "split_file": "`--split_file FILE` folds and availability from a file",
     "mode": "`--mode pdt|idt|idt_drop` perfect data, imperfect data, or imperfect data with dropout",
@@ -196,6 +200,8 @@ def _readme(source: BundleSource, training: Mapping[str, Any], with_phantom: boo
         "\n# the same bundle, shrunk, on a synthetic cohort that it makes itself (CPU, a few minutes)\n"
         "python -m monai.bundle run --config_file \"['configs/train.json','configs/phantom.json']\"\n"
     )
+    own = source.own.get("readme", {}).get("evidence")  # a bundle that was trained in its own way says all of it
+    evidence = [own] if own else [*source.texts("readme", "evidence"), _EVIDENCE]
     limits = source.texts("readme", "limits") or ["Research only. Nothing is known about this model yet."]
     values = [text for key, text in _VALUES.items() if key in training]
     template = Template((_COMMON / "README.md").read_text(encoding="utf-8"))
@@ -212,6 +218,7 @@ def _readme(source: BundleSource, training: Mapping[str, Any], with_phantom: boo
             + "An interrupted training continues where it stopped; `--resume False` starts anew."
         ),
         values=_wrapped(" · ".join([*values, *source.texts("readme", "values"), _NUMBERS])),
+        evidence="\n".join(_wrapped(text, "- ") for text in evidence),
         interface=_wrapped(interface),
         limits="\n\n".join(map(_wrapped, reversed(limits))),
     )
@@ -225,7 +232,7 @@ def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _wrapped(text: str) -> str:
-    """Paragraphs of at most 120 columns; a line break in ``text`` stays one."""
-    lines = [line for line in text.split("\n") if line]
-    return "\n".join(textwrap.fill(line, 120, break_long_words=False, break_on_hyphens=False) for line in lines)
+def _wrapped(text: str, bullet: str = "") -> str:
+    """Paragraphs of at most 120 columns, each behind ``bullet``; a line break in ``text`` stays one."""
+    fill = textwrap.TextWrapper(120, bullet, " " * len(bullet), break_long_words=False, break_on_hyphens=False).fill
+    return "\n".join(fill(line) for line in text.split("\n") if line)

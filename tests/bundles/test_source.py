@@ -156,3 +156,16 @@ def test_every_part_is_used() -> None:
             names = own[kind] if isinstance(own[kind], list) else [own[kind]]
             used |= {(kind, name) for name in names if isinstance(name, str)}
     assert used == {(kind, name) for kind in ("task", "network", "loss", "method") for name in known_parts(kind)}
+
+
+def test_every_setting_says_what_it_rests_on() -> None:
+    """Each loss, network and method has its sentence, unless the bundle speaks for all of them."""
+    for source in sorted(BUNDLES.glob("*.json")):
+        made = BundleSource(source)
+        page = (BUNDLES / source.stem / "docs" / "README.md").read_text(encoding="utf-8")
+        section = " ".join(page.split("## What the settings rest on\n")[1].split("\n\n")[0].split())
+        own = made.own.get("readme", {}).get("evidence")
+        said = [own] if own else made.texts("readme", "evidence")
+        assert len(said) >= (1 if own else 4), source.stem
+        assert all(" ".join(text.split()) in section for text in said), source.stem
+        assert ("PASSION's published code. Preprocessing" in section) == (own is None)
