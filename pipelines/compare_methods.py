@@ -120,7 +120,9 @@ class Comparison:
             **self.protocol["overrides"],
             **settings.get("overrides", {}),
         }
-        (folder / "settings.json").write_text(json.dumps(overrides, indent=2) + "\n")
+        check_settings(folder / "settings.json", overrides)
+        if "train" in stages:
+            (folder / "settings.json").write_text(json.dumps(overrides, indent=2) + "\n")
         files = [str(bundle / "configs" / name) for name in ("train.json", "phantom.json")]
         files.append(str(folder / "settings.json"))
         name = f"{variant} seed {seed}"
@@ -150,6 +152,22 @@ class Comparison:
             command += ["--set", f"checkpoint={model / 'model.pt'}", "--overlay"]
             command += [write_overlay(bundle, "evaluate", folder / f"{kind}_settings.json", values)]
             run_command(f"{name}: {kind}", command, log=folder / f"{kind}.log")
+
+
+def check_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Refuse to go on with, or to score, a run that was trained with other settings than ``settings``.
+
+    Raises:
+        CommandError: ``path`` holds other ones, apart from where files lie and which device computes.
+    """
+    before = read_json(path, "settings of a run") if path.is_file() else settings
+    places = {"dataset_dir", "split_file", "ckpt_dir", "output_dir", "device"}
+    changed = sorted(k for k in {*before, *settings} - places if before.get(k) != settings.get(k))
+    if changed:
+        raise CommandError(
+            f"{path.parent} was trained with other settings ({', '.join(changed)}): delete it, or give the plan "
+            "that it was trained with"
+        )
 
 
 def write_overlay(bundle: Path, config: str, path: Path, overrides: dict[str, Any]) -> str:

@@ -139,6 +139,16 @@ def test_what_describes_the_network_goes_on_to_the_evaluation(tmp_path: Path) ->
     assert json.loads(Path(written).read_text()) == {"network_def#width": [8, 16], "anchor": "fixed"}
 
 
+def test_a_run_is_not_scored_as_something_that_it_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    trained = {"mode": "idt", "epochs": 12, "device": "cuda", "dataset_dir": "there"}
+    compare.check_settings(path, trained)  # nothing is there yet
+    path.write_text(json.dumps(trained))
+    compare.check_settings(path, {**trained, "device": "cpu", "dataset_dir": "here"})  # scored elsewhere
+    with pytest.raises(compare.CommandError, match=r"trained with other settings \(epochs, weight\)"):
+        compare.check_settings(path, {**trained, "epochs": 24, "weight": 0.1})
+
+
 @pytest.mark.parametrize("name", ["compare_methods", "compare_realistic"])
 def test_the_network_that_is_scored_is_the_one_that_was_trained(name: str, tmp_path: Path) -> None:
     """Of every variant: the weights of its training fit the network of its evaluation, and of its features."""
