@@ -34,7 +34,9 @@ def test_label_maps_are_those_of_eager_execution(
     bundle = copy_bundle(tmp_path, name)
     torch.manual_seed(0)
     shipped = BUNDLES / name / "models" / "model.pt"
-    small, settings = ((), SMALL_WINDOWS) if shipped.is_file() else (("phantom",), {})
+    # in studies of so few voxels every finding is small, and maps without any would be equal whatever was computed
+    shipping = {**SMALL_WINDOWS, "smallest_finding": 0.0}
+    small, settings = ((), shipping) if shipped.is_file() else (("phantom",), {})
     network = BundleFolder(bundle).build_network([*small])
     (bundle / "models").mkdir(exist_ok=True)
     if shipped.is_file():
