@@ -67,9 +67,11 @@ class Comparison:
         """The cohorts that ``stages`` need, and the fixed availability of every training case."""
         p = self.protocol
         number = p["train_cases"] + p["val_cases"]
-        train = self._cohort("train", number, 0)
         if "score" in stages:  # numbered on: no test case bears the name of a training case
             self._cohort("test", p["test_cases"], number)
+        if "train" not in stages:
+            return
+        train = self._cohort("train", number, 0)
         names = [study.case_id for study in find_studies(train)]
         granted = draw_availability(p["train_cases"], p["missing_rates"], seed=p["split_seed"])
         rows = [

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from medmap_monai.transforms.resample import resample_to_grid
 from medmap_monai.utils.files import atomic_path
+from medmap_monai.utils.voxel_volume import voxel_ml
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _ORTHOGONAL = 1e-3  # entries of a direction that still count as a rotation: 0.1 mm at 10 cm
@@ -32,7 +33,7 @@ class Volume:
     @property
     def voxel_ml(self) -> float:
         """Volume of a voxel in ml."""
-        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
+        return voxel_ml(self.affine)
 
     @property
     def centre(self) -> np.ndarray:

@@ -25,7 +25,8 @@ from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.resample import resample_to_grid
 from medmap_monai.transforms.restore import RestoreToOriginal
 from medmap_monai.transforms.shown import SHOWN, where_shown
-from medmap_monai.transforms.small_findings import remove_small_findings, voxel_ml
+from medmap_monai.transforms.small_findings import remove_small_findings
+from medmap_monai.utils.voxel_volume import voxel_ml
 
 _log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from medmap_monai.metrics.reliability import ExpectedQuality
 from medmap_monai.modalities import SUBSET_SEPARATOR
 from medmap_monai.utils.files import file_sha256
 from medmap_monai.utils.synthetic import is_synthetic
+from medmap_monai.utils.voxel_volume import voxel_ml
 
 FORMAT = 1
 #: columns of ``predictions.csv``; those of the volumes stand after ``modalities_unusable``
@@ -176,8 +177,8 @@ def table_row(record: Mapping[str, Any]) -> dict[str, str]:
 def _volumes(label_map: Any, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Voxel count and volume (ml) of every foreground class of a class-index map on the original grid."""
     counts = np.bincount(np.asarray(label_map, dtype=np.int64).ravel(), minlength=len(classes))
-    voxel_ml = float(np.abs(np.linalg.det(np.asarray(label_map.affine)[:3, :3]))) / 1000.0
+    voxel = voxel_ml(label_map.affine)
     return {
-        name: {"voxels": int(counts[index]), "ml": round(float(counts[index] * voxel_ml), 3)}
+        name: {"voxels": int(counts[index]), "ml": round(float(counts[index] * voxel), 3)}
         for index, name in list(enumerate(classes))[1:]
     }

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from medmap_monai.utils.voxel_volume import voxel_ml
+
 
 class Limit(NamedTuple):
     """One rule: a measure above ``limit`` is flagged with ``text``."""
@@ -64,10 +66,10 @@ def plausibility_flags(label_map: ArrayLike, shown: ArrayLike, affine: ArrayLike
     if not segmented.any():
         return ["nothing is segmented"]
     edges = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
-    voxel_ml = float(abs(np.linalg.det(np.asarray(affine, dtype=np.float64)[:3, :3]))) / 1000.0
-    if segmented.sum() * voxel_ml < _LEAST_ML:
+    voxel = voxel_ml(affine)
+    if segmented.sum() * voxel < _LEAST_ML:
         return []
-    parts, scattered = _parts(segmented, voxel_ml)
+    parts, scattered = _parts(segmented, voxel)
     measures = {
         "volume_share": float(segmented.sum() / max(int(brain.sum()), 1)),
         "edge_share": _edge_share(segmented, brain, edges),

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from medmap_monai.utils.voxel_volume import voxel_ml
+
 LARGEST_BRAIN_ML = 2200.0  # with its fluid spaces; the largest ever reported lie below, a head has 4,000 ml and more
 _LEAST_SHARE = 0.05  # of the volume; less is no background but a few equal voxels
 _CORNERS = 6  # of eight that must hold the constant; one or two may lie in tissue
@@ -85,13 +87,13 @@ def without_background(data: np.ndarray, value: float) -> np.ndarray:
 
 def why_not_stripped(data: np.ndarray, affine: np.ndarray) -> str | None:
     """Why a volume whose background is zero cannot be a brain without skull; None where it can."""
-    voxel_ml = float(abs(np.linalg.det(np.asarray(affine, dtype=np.float64)[:3, :3]))) / 1000.0
+    voxel = voxel_ml(affine)
     share = float(np.count_nonzero(data)) / data.size
-    shown_ml = share * data.size * voxel_ml
+    shown_ml = share * data.size * voxel
     if shown_ml > LARGEST_BRAIN_ML:
         return f"shows {shown_ml:.0f} ml, more than any brain ({LARGEST_BRAIN_ML:.0f} ml)"
-    if share > _WHOLE and data.size * voxel_ml > _LEAST_FIELD_ML:
-        return f"has no background ({share:.0%} of its {data.size * voxel_ml:.0f} ml show something)"
+    if share > _WHOLE and data.size * voxel > _LEAST_FIELD_ML:
+        return f"has no background ({share:.0%} of its {data.size * voxel:.0f} ml show something)"
     return None
 
 

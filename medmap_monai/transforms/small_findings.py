@@ -13,12 +13,13 @@ from monai.transforms import MapTransform
 from scipy import ndimage
 
 from medmap_monai.utils.counted import counted
+from medmap_monai.utils.voxel_volume import voxel_ml
 
 #: a sentence beside a label map from which findings were removed
 REMOVED = "removed_findings"
 
 
-def remove_small_findings(labels: torch.Tensor, voxel_ml: float, smallest: float) -> list[float]:
+def remove_small_findings(labels: torch.Tensor, voxel: float, smallest: float) -> list[float]:
     """Set connected findings of ``labels`` (1, X, Y, Z) below ``smallest`` ml to background, in place.
 
     A finding is what hangs together over faces, edges or corners, whatever its classes. Source: ours.
@@ -29,16 +30,11 @@ def remove_small_findings(labels: torch.Tensor, voxel_ml: float, smallest: float
     if smallest <= 0:
         return []
     found, count = ndimage.label((labels[0] > 0).cpu().numpy(), np.ones((3, 3, 3)))
-    volumes = np.bincount(found.ravel(), minlength=count + 1) * voxel_ml
+    volumes = np.bincount(found.ravel(), minlength=count + 1) * voxel
     small = volumes < smallest
     small[0] = False
     labels[0][torch.from_numpy(small[found]).to(labels.device)] = 0
     return sorted((float(volume) for volume in volumes[small]), reverse=True)
-
-
-def voxel_ml(affine: Any) -> float:
-    """Volume of a voxel in ml from its affine in mm."""
-    return float(abs(np.linalg.det(np.asarray(affine, dtype=np.float64)[:3, :3]))) / 1000
 
 
 class RemoveSmallFindingsd(MapTransform):

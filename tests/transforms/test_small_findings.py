@@ -8,7 +8,8 @@ import torch
 from monai.data import MetaTensor
 
 from medmap_monai.metrics.scoring import Scoring
-from medmap_monai.transforms.small_findings import REMOVED, RemoveSmallFindingsd, remove_small_findings, voxel_ml
+from medmap_monai.transforms.small_findings import REMOVED, RemoveSmallFindingsd, remove_small_findings
+from medmap_monai.utils.voxel_volume import voxel_ml
 
 
 def two_findings() -> torch.Tensor:
