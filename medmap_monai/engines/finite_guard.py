@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_FLOAT16 = "; float16 ends at 65,504: bfloat16 or no mixed precision at all (amp false) reaches further"
+
 
 class TrainingDivergedError(RuntimeError):
     """Losses, class scores or weights hold NaN or Inf; the checkpoint on disk is the last good one."""
@@ -28,9 +30,13 @@ class FiniteGuard:
 
     On a GPU the values of a step are looked at when they have arrived, a few steps later, so that no step waits for
     the host; :meth:`finish` waits for all of them, and must run before anything is saved.
+
+    Args:
+        dtype: the type of mixed precision; float16, which ends at 65,504, is named as a possible cause.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
+        self._hint = "" if dtype != torch.float16 else _FLOAT16
         self._waiting: deque[_Step] = deque()
 
     def look_at(self, losses: Mapping[str, Tensor], epoch: int, iteration: int, cases: Sequence[str]) -> None:
@@ -49,7 +55,7 @@ class FiniteGuard:
             values = host
         self._waiting.append(_Step(values, ready, tuple(losses), epoch, iteration, tuple(cases)))
         while self._waiting and (self._waiting[0].ready is None or self._waiting[0].ready.query()):
-            _judge(self._waiting.popleft())
+            _judge(self._waiting.popleft(), self._hint)
 
     def finish(self) -> None:
         """Look at every step that has not been looked at yet.
@@ -61,10 +67,10 @@ class FiniteGuard:
             step = self._waiting.popleft()
             if step.ready is not None:
                 step.ready.synchronize()
-            _judge(step)
+            _judge(step, self._hint)
 
 
-def _judge(step: _Step) -> None:
+def _judge(step: _Step, hint: str) -> None:
     finite = torch.isfinite(step.values)
     if bool(finite.all()):
         return
@@ -73,5 +79,5 @@ def _judge(step: _Step) -> None:
     raise TrainingDivergedError(
         f"training stopped in epoch {step.epoch}, iteration {step.iteration}: {bad} (cases of the batch: "
         f"{', '.join(step.cases) or 'not named'}). The checkpoint of the last good epoch is kept. Lower the learning "
-        "rate, or look for voxels of extreme value in these cases"
+        f"rate, or look for voxels of extreme value in these cases{hint}"
     )

@@ -28,6 +28,7 @@ from medmap_monai.engines.result_flags import result_flags
 from medmap_monai.engines.studies_failed import StudiesFailedError
 from medmap_monai.engines.training_checkpoint import load_model
 from medmap_monai.engines.unlike_training import unlike_training
+from medmap_monai.inferers.blend import NOT_FINITE
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.nifti_provenance import read_provenance
 from medmap_monai.transforms.restore import PROVENANCE
@@ -35,6 +36,7 @@ from medmap_monai.transforms.small_findings import REMOVED
 from medmap_monai.utils.colour_tables import write_colour_tables
 from medmap_monai.utils.counted import counted
 from medmap_monai.utils.files import write_text
+from medmap_monai.utils.half_precision import half_precision
 from medmap_monai.utils.output import (
     PredictionTable,
     label_map_path,
@@ -106,6 +108,8 @@ class StudyPredictor(SupervisedEvaluator):
         self.facts: PredictionFacts | None = None
         self._seen: TrainingCases | None = None
         self._amp = bool(kwargs.get("amp", False))
+        if self._amp:
+            kwargs["amp_kwargs"] = {"dtype": half_precision(device), **(kwargs.get("amp_kwargs") or {})}
         self._postprocessing = kwargs.get("postprocessing")
         prepare = PrepareBatchExtraInput({"modality_mask": "modality_mask"})
         super().__init__(torch.device(device), val_data_loader, network, prepare_batch=prepare, **kwargs)
@@ -206,7 +210,7 @@ class StudyPredictor(SupervisedEvaluator):
         scores = engine.state.output[CommonKeys.PRED]
         if not bool(torch.isfinite(scores).all()):
             case_id = str(engine.state.batch["case_id"][0])
-            raise StudyError(case_id, "the network computes NaN or Inf; look for voxels of extreme value in its files")
+            raise StudyError(case_id, NOT_FINITE)
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
         case_id = str(batchdata["case_id"][0])

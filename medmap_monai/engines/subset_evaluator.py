@@ -41,6 +41,7 @@ from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.pipelines import fixed_grid
 from medmap_monai.utils.counted import counted
 from medmap_monai.utils.files import file_sha256, write_text
+from medmap_monai.utils.half_precision import half_precision
 
 #: entry of image and summary: what was noticed when a study was read
 NOTES = "notes"
@@ -72,7 +73,7 @@ class SubsetEvaluator:
         checkpoint: weights to load, strictly, before the evaluation; None takes the network as it is.
         work: shards, processes and progress; changes no result.
         keep_maps: of how many cases (the first complete ones by name) the label maps are kept for the report.
-        amp: mixed precision.
+        amp: mixed precision, in the type of :func:`~medmap_monai.utils.half_precision.half_precision`.
         handlers: further ignite handlers for the MONAI evaluator that runs the cases.
 
     Raises:
@@ -203,7 +204,7 @@ class SubsetEvaluator:
                 return {"case_id": case_id, "failed": failure is not None}
 
             SupervisedEvaluator(
-                self.device, loader, self.network, iteration_update=update, val_handlers=self.handlers, amp=self.amp
+                self.device, loader, self.network, iteration_update=update, val_handlers=self.handlers
             ).run()
 
     def _is_done(self, store: ResultsStore, case_id: str) -> bool:
@@ -223,7 +224,10 @@ class SubsetEvaluator:
         if ERROR in sample:
             return str(sample.get(FILE, "")), str(sample[ERROR])
         try:
-            with engine.mode(self.network), torch.autocast(self.device.type, enabled=self.amp):
+            with (
+                engine.mode(self.network),
+                torch.autocast(self.device.type, half_precision(self.device), enabled=self.amp),
+            ):
                 scores, maps = scorer.score(case_id, sample, keep_maps=case_id in self._kept_cases)
             if maps:
                 write_case_maps(scorer.cut(case_id, sample, maps, self._classes), store.maps_path(case_id))

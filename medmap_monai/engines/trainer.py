@@ -25,6 +25,7 @@ from medmap_monai.engines.seeding import seed_epoch
 from medmap_monai.losses.label_maps import check_classes
 from medmap_monai.methods.base import Method, MethodOutput
 from medmap_monai.methods.masks import check_masks
+from medmap_monai.utils.half_precision import half_precision
 
 LOSSES = "losses"
 PER_MODALITY = "per_modality"
@@ -78,7 +79,8 @@ class ModalityTrainer(SupervisedTrainer):
             (:class:`~medmap_monai.engines.captured_step.CapturedStep`; one CUDA device, no gradient accumulation, a
             method that allows it); ``eager``: never; ``auto``: recorded where possible.
         precision: ``float32``, ``float16`` or ``bfloat16``: the autocast type on a GPU, instead of ``amp`` and
-            ``amp_kwargs``; None leaves the choice to those.
+            ``amp_kwargs``; None leaves the choice to those, and where they name no type, to
+            :func:`~medmap_monai.utils.half_precision.half_precision`.
         seed: makes everything random in epoch e a pure function of (seed, e, rank), so that a resumed run equals an
             uninterrupted one; None leaves the random state alone.
         train_handlers: handlers; they run after the method's own epoch hooks.
@@ -106,11 +108,13 @@ class ModalityTrainer(SupervisedTrainer):
         self.max_grad_norm = max_grad_norm
         self.seed = seed
         self.steps = look_up_option(steps, STEPS)
-        self.guard = FiniteGuard()
         if precision is not None:
             look_up_option(precision, PRECISIONS)
             kwargs["amp"] = precision != "float32" and torch.device(device).type == "cuda"
             kwargs["amp_kwargs"] = {"dtype": getattr(torch, precision)}
+        elif kwargs.get("amp"):
+            kwargs["amp_kwargs"] = {"dtype": half_precision(device), **(kwargs.get("amp_kwargs") or {})}
+        self.guard = FiniteGuard(kwargs["amp_kwargs"].get("dtype") if kwargs.get("amp") else None)
         masks = {"modality_mask": "modality_mask", "present_mask": "present_mask", "label": "label"}
         super().__init__(
             device=device,

@@ -11,7 +11,7 @@ from torch import Tensor
 from medmap_monai.inferers.windows import BACKGROUND_LOGIT
 
 Place = tuple[slice, ...]
-NOT_FINITE = "the network computes NaN or Inf; look for voxels of extreme value in the images"
+NOT_FINITE = "the network computes NaN or Inf; look for voxels of extreme value, and leave mixed precision (amp) off"
 
 
 class Blend(ABC):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,56 +12,22 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import Tensor, nn
+from torch import nn
 
 from medmap_monai.engines.captured_step import CapturedStep
-from medmap_monai.losses.segmentation import WeightedCEDiceLoss
 from medmap_monai.methods.base import Method, MethodOutput
-from medmap_monai.methods.baseline import ModalityDropoutBaseline
-from medmap_monai.methods.dmaf import DMAF
-from medmap_monai.methods.medmap import MedMAP
-from medmap_monai.methods.passion import Passion
-from medmap_monai.networks.aligned import AlignedNetwork
-from medmap_monai.networks.m2ftrans import M2FTrans
-from medmap_monai.networks.mmformer import MMFormer
-from medmap_monai.networks.rfnet import RFNet
-from medmap_monai.networks.unet import ModalityUNet
 from tests.engines.training import tiny_trainer
+from tests.gpu.methods import METHODS, batch_of, small_method, total
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
 ]
-METHODS: dict[str, Callable[[], Method]] = {
-    "passion rfnet": lambda: Passion(RFNet(), "pdt"),
-    "passion mmformer": lambda: Passion(MMFormer(), "pdt"),
-    "passion m2ftrans": lambda: Passion(M2FTrans(), "pdt"),
-    "passion unet": lambda: Passion(ModalityUNet(3, 4, 4), "pdt", unimodal="student"),
-    "dropout rfnet": lambda: ModalityDropoutBaseline(RFNet(), WeightedCEDiceLoss()),
-    "medmap rfnet": lambda: MedMAP(ModalityDropoutBaseline(AlignedNetwork(RFNet()), WeightedCEDiceLoss())),
-    "dmaf rfnet": lambda: DMAF(RFNet()),
-}
 
 
 @pytest.fixture(autouse=True)
 def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-
-
-def batch_of(seed: int, masks: list[list[bool]], size: int = 32) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    visible = torch.tensor(masks)
-    batch = {
-        "image": torch.randn((len(masks), 4, size, size, size), generator=generator),
-        "modality_mask": visible,
-        "present_mask": torch.ones_like(visible),
-        "label": torch.randint(0, 4, (len(masks), 1, size, size, size), generator=generator),
-    }
-    return {name: tensor.cuda() for name, tensor in batch.items()}
-
-
-def total(output: MethodOutput) -> Tensor:
-    return torch.stack(list(output.losses.values())).sum()
 
 
 def without_dropout(method: Method) -> Method:
@@ -140,7 +105,7 @@ def _rank(rank: int, world: int, backend: str, folder: str) -> None:
     torch.cuda.set_device(0)
     dist.init_process_group(backend, init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     torch.manual_seed(0)
-    method = Passion(ModalityUNet(3, 4, 4, channels=(8, 16)), "pdt", unimodal="student").train().cuda()
+    method = small_method().train().cuda()
     wrapped = nn.parallel.DistributedDataParallel(method, device_ids=[0], broadcast_buffers=False)
     total(wrapped(**batch_of(rank, [[True, False, True, True]], size=16))).backward()
     method.on_epoch_end(0)
