@@ -8,9 +8,9 @@ import torch
 def half_precision(device: str | torch.device) -> torch.dtype:
     """bfloat16 where ``device`` computes it natively, else float16.
 
-    float16 ends at 65,504. Features are not held below that by anything where a network normalises inside its
-    residual blocks only: in a training of DMAF-Net the first convolution of the decoder passed it (at 34,000 in
-    others), and the loss was NaN. bfloat16 reaches as far as float32. Ours.
+    float16 ends at 65,504. Nothing holds features below that where a network normalises inside its residual blocks
+    only: in two trainings of DMAF-Net the first convolution of the decoder reached 34,000, a third ended in NaN.
+    bfloat16 reaches as far as float32. Ours.
     """
     kind = torch.device(device).type
     if kind == "cuda":

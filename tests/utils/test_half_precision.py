@@ -13,9 +13,7 @@ from tests.engines.training import tiny_trainer
 
 
 @pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
-def test_a_gpu_without_bfloat16_uses_float16(
-    native: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_without_bfloat16_uses_float16(native: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
 
     def supported(including_emulation: bool = True) -> bool:
