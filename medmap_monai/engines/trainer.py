@@ -114,7 +114,6 @@ class ModalityTrainer(SupervisedTrainer):
             kwargs["amp_kwargs"] = {"dtype": getattr(torch, precision)}
         elif kwargs.get("amp"):
             kwargs["amp_kwargs"] = {"dtype": half_precision(device), **(kwargs.get("amp_kwargs") or {})}
-        self.guard = FiniteGuard(kwargs["amp_kwargs"].get("dtype") if kwargs.get("amp") else None)
         masks = {"modality_mask": "modality_mask", "present_mask": "present_mask", "label": "label"}
         super().__init__(
             device=device,
@@ -126,8 +125,9 @@ class ModalityTrainer(SupervisedTrainer):
             **dict[str, Any]({"prepare_batch": PrepareBatchExtraInput(masks), "decollate": False}, **kwargs),
         )
         # with bfloat16 nothing underflows, so nothing need be scaled or checked
-        half = kwargs.get("amp_kwargs", {}).get("dtype") != torch.bfloat16
-        scaled = self.amp and half and torch.device(self.state.device).type == "cuda"
+        dtype = self.amp_kwargs["dtype"] if self.amp else None
+        self.guard = FiniteGuard(dtype)
+        scaled = dtype not in (None, torch.bfloat16) and torch.device(self.state.device).type == "cuda"
         self.scaler = torch.amp.GradScaler("cuda", enabled=scaled) if self.amp else None  # type: ignore[assignment]
         self.captured = self._capturable()
         self.device_part = getattr(getattr(train_data_loader, "dataset", None), "device_part", None)

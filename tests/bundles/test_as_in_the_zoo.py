@@ -16,6 +16,7 @@ from monai.bundle import create_workflow
 from medmap_monai.engines.training_checkpoint import load_model
 
 SMALL: dict[str, Any] = {"network_def#channels": [4, 8], "network_def#deep_supervision": 0, "device": "cpu"}
+BUNDLES = Path(__file__).parents[2] / "bundles"
 PART = {"val_fraction": 0.25, "test_fraction": 0.25}
 
 
@@ -118,3 +119,14 @@ def test_tensorboard_by_an_overlay(make_bundle: Callable[..., Path], phantom_coh
     events = reader.EventAccumulator(str(bundle / "runs/tensorboard"))
     events.Reload()
     assert len(events.Scalars("train_loss")) == 1
+
+
+def test_without_amp_no_stage_has_it() -> None:
+    """A stage of its own, such as the teacher's, follows the bundle's ``amp`` too."""
+    found = {}
+    for path in sorted(BUNDLES.glob("*/configs/train.json")):
+        content = json.loads(path.read_text())
+        stages = [part["trainer"] for part in content.values() if isinstance(part, dict) and "trainer" in part]
+        found[path.parts[-3]] = {stage["amp"] for stage in stages if "amp" in stage}
+    assert set().union(*found.values()) == {"@amp"}, found
+    assert len(found) > 10

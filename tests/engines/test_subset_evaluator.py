@@ -5,6 +5,7 @@ import inspect
 import json
 import multiprocessing
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -402,3 +403,17 @@ def test_two_processes_evaluate_into_one_folder(cohort, finished, tmp_path):
     assert [process.exitcode for process in processes] == [0, 0]
     assert results(tmp_path) == results(finished)
     assert list(tmp_path.rglob(".tmp-*")) == []
+
+
+def test_mixed_precision_runs_in_the_chosen_type(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr("medmap_monai.engines.subset_evaluator.half_precision", lambda device: torch.float16)
+    seen = []
+    for amp in (True, False):
+        evaluator = make_evaluator(cohort, tmp_path / str(amp), subsets=["t2"], keep_maps=0, amp=amp)
+        for module in evaluator.network.modules():
+            module.register_forward_pre_hook(
+                lambda *_: seen.append(torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu"))
+            )
+        with suppress(EvaluationIncompleteError):  # what float16 computes on a CPU is not the question
+            evaluator.run()
+    assert set(seen) == {torch.float16, False}
