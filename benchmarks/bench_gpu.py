@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_gpu_tables import markdown
+from bench_gpu_tables import markdown, variant
 from bench_passion import build_method, build_network, conv_unit
 from torch import Tensor
 
@@ -224,6 +224,8 @@ def specs() -> list[dict[str, Any]]:
     rows += [{"network": "m2ftrans", "kind": "sweep", "windows": "auto"} | bf16]
     rows += [{"network": "mmformer", "kind": "passion"} | bf16 | {"recorded": True, "channels_last": True}]
     rows += [{"network": "unet", "kind": "sweep", "windows": "auto"} | bf16]
+    for network, number in (("rfnet", 2), ("mmformer", 8), ("mmformer", 2)):
+        rows += [{"network": network, "kind": "passion", "recorded": True, "rows": number} | bf16]
     rows += [{"network": "rfnet"} | epoch | {"workers": 8}, {"network": "rfnet"} | epoch | {"on_device": False}]
     return rows
 
@@ -245,6 +247,7 @@ def main() -> None:
     parser.add_argument("--skip", type=int, default=0, help="leave out that many rows, such as those of an earlier run")
     parser.add_argument("--networks", nargs="+", help="these networks only")
     parser.add_argument("--kinds", nargs="+", help="these kinds only: passion, plain, sweep, ...")
+    parser.add_argument("--variants", nargs="+", help="these variants only, by part of their words: 'batch 8'")
     parser.add_argument("--json", help="write the results to this file, anew after every row")
     parser.add_argument("--markdown", help="write the tables to this file")
     args = parser.parse_args()
@@ -256,6 +259,8 @@ def main() -> None:
     slowest = 0.0
     chosen = [spec for spec in specs() if args.networks is None or spec["network"] in args.networks]
     chosen = [spec for spec in chosen if args.kinds is None or spec["kind"] in args.kinds]
+    if args.variants is not None:
+        chosen = [spec for spec in chosen if any(words in variant(spec) for words in args.variants)]
     chosen = chosen[args.skip :][: args.rows]
     for spec in chosen:
         row: dict[str, Any] = dict(spec)
