@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from medmap_monai.engines.mask_decisions import DataDecisionError, MaskDecisions
+from medmap_monai.engines.mask_decisions import MaskDecisions
 from medmap_monai.methods.base import Method, MethodOutput
-from medmap_monai.utils.fixed_course import fixed_course
+from medmap_monai.utils.fixed_course import CannotRecordError, fixed_course
 
 _log = logging.getLogger(__name__)
 
@@ -54,9 +54,17 @@ class CudaGraphs:
 
     def __call__(self, run: Run) -> tuple[Any, Callable[[], None]]:
         graph = torch.cuda.CUDAGraph()
-        # thread_local: the loader's thread pins memory meanwhile, which is no part of the step
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            result = run()
+        random = torch.cuda.get_rng_state()
+        try:
+            # thread_local: the loader's thread pins memory meanwhile, which is no part of the step
+            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+                result = run()
+        except RuntimeError:
+            # a recording that breaks off leaves the generator waiting for its end, and the next dropout fails
+            fresh = torch.Generator("cuda")
+            fresh.set_state(random)
+            torch.cuda.default_generators[torch.cuda.current_device()].graphsafe_set_state(fresh)
+            raise
         self.pool = self.pool or graph.pool()
         return result, graph.replay
 
@@ -67,8 +75,9 @@ class CapturedStep:
     Steps of these networks are thousands of small kernels: a GPU waits for the host that launches them. Here the
     first step of each pattern (shapes, both masks, the method's ``course``) runs as always, the second is recorded,
     and from then on it is one launch. Steps that cannot be recorded run as always: methods without a ``course``, steps
-    that look at data (:class:`~medmap_monai.engines.mask_decisions.DataDecisionError`), and patterns beyond
-    ``max_patterns``. The numbers are those of the eager step, operation by operation.
+    that look at data (:class:`~medmap_monai.engines.mask_decisions.DataDecisionError`) or compute anew in backward
+    (:func:`~medmap_monai.utils.fixed_course.refuse_recording`), and patterns beyond ``max_patterns``. The numbers are
+    those of the eager step, operation by operation.
 
     Args:
         method: the method, in training mode and on its device.
@@ -125,11 +134,13 @@ class CapturedStep:
 
     def _first(self, known: _Pattern, batch: Mapping[str, Tensor]) -> StepResult:
         decisions = MaskDecisions((batch["modality_mask"], batch["present_mask"]))
+        undo = self._undo()
         try:
             result = self._eager(batch, decisions)
-        except DataDecisionError as error:
+        except CannotRecordError as error:
             known.eager = True
             _log.warning("steps are not recorded, which costs speed on a GPU: %s", error)
+            undo()
             return self._eager(batch, None)
         known.decisions = decisions
         return result
@@ -150,7 +161,7 @@ class CapturedStep:
         addresses = self._addresses()
         try:
             (known.result, known.used), known.replay = self.recorder(run)
-        except (RuntimeError, DataDecisionError) as error:
+        except RuntimeError as error:
             known.eager, known.replay = True, None
             _log.warning("steps are not recorded, which costs speed on a GPU: %s", error)
             return self._eager(batch, None)
@@ -196,6 +207,21 @@ class CapturedStep:
         target = loss if self.scale is None else self.scale(loss)
         del output, loss  # feature maps that no gradient needs are freed before backward
         return result, list(torch.autograd.grad(target, self.parameters, allow_unused=True))
+
+    def _undo(self) -> Callable[[], None]:
+        """What takes back a step that broke off: random numbers and state are as if it had not begun."""
+        device = next(self.method.parameters()).device
+        random, state = torch.get_rng_state(), [(buffer, buffer.clone()) for buffer in self.method.buffers()]
+        on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+        def undo() -> None:
+            torch.set_rng_state(random)
+            if on_device is not None:
+                torch.cuda.set_rng_state(on_device, device)
+            for buffer, value in state:
+                buffer.copy_(value)
+
+        return undo
 
     def _own_gradients(self) -> None:
         if self._gradients is None:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from medmap_monai.utils.fixed_course import CannotRecordError, watched_course
+
 _KNOWN = "_follows_from_masks"
 # values that leave the device: the host waits for it
 _TO_HOST = {"__bool__", "__int__", "__float__", "__index__", "__contains__", "item", "tolist", "numpy", "cpu", "equal"}
@@ -22,7 +24,7 @@ _FROM_HOST = {"tensor", "as_tensor", "asarray", "new_tensor"}
 _CONSTANTS = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
 
 
-class DataDecisionError(RuntimeError):
+class DataDecisionError(CannotRecordError):
     """A step looked at a value that does not follow from its masks, so it cannot be replayed for other data."""
 
 
@@ -55,7 +57,7 @@ class MaskDecisions(TorchFunctionMode):
     def recording(self) -> Iterator[None]:
         """Compute as usual, and write the answers down anew."""
         self.answers, self._next = [], None
-        with self:
+        with self, watched_course():
             yield
 
     @contextmanager
@@ -63,7 +65,7 @@ class MaskDecisions(TorchFunctionMode):
         """Answer from memory."""
         self._next = 0
         try:
-            with self:
+            with self, watched_course():
                 yield
             if self._next != len(self.answers):
                 raise DataDecisionError(f"the step asked {self._next} questions, recorded were {len(self.answers)}")

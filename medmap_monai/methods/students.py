@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from medmap_monai.networks.base import ModalityNetwork
 from medmap_monai.networks.features import DecoderOutput, ModalityFeatures
-from medmap_monai.utils.fixed_course import data_may_decide, fixed_course
+from medmap_monai.utils.fixed_course import data_may_decide, fixed_course, refuse_recording
 
 #: bytes per voxel and finest channel that a student keeps for backward in float32: RFNet's whole PASSION step with four
 #: students of 8 channels at 80^3 takes 6.0 GiB on a GPU, hence at most this
@@ -93,6 +93,8 @@ def map_students(
 
     # the last one comes first in backward, and its memory is free again when the others are computed anew
     again = len(chunks) - 1 if how == StudentMode.CHECKPOINT and torch.is_grad_enabled() else 0
+    if again:
+        refuse_recording("students are computed again in backward, to save memory (students: checkpoint)")
     parts = [checkpoint(run, s, m, use_reentrant=False) for s, m in chunks[:again]]
     parts += [run(s, m) for s, m in chunks[again:]]
     results = list(parts[0]) if len(parts) == 1 else [torch.cat(values) for values in zip(*parts, strict=True)]

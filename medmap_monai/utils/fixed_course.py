@@ -11,6 +11,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _fixed = ContextVar("fixed_course", default=False)
+_watched = ContextVar("watched_course", default=False)
+
+
+class CannotRecordError(RuntimeError):
+    """A step holds something that no recording can hold; nothing was recorded, and it may run as always."""
 
 
 def data_may_decide() -> bool:
@@ -26,3 +31,24 @@ def fixed_course() -> Iterator[None]:
         yield
     finally:
         _fixed.reset(token)
+
+
+@contextmanager
+def watched_course() -> Iterator[None]:
+    """Inside, a step that is to be recorded, now or next time, is computed: :func:`refuse_recording` is an error."""
+    token = _watched.set(True)
+    try:
+        yield
+    finally:
+        _watched.reset(token)
+
+
+def refuse_recording(reason: str) -> None:
+    """Called by an operation that no recording can hold; does nothing in a step that runs as always.
+
+    Raises:
+        CannotRecordError: inside :func:`watched_course`. A CUDA graph would break off instead, and leave the device's
+            random numbers in a state in which the next dropout fails.
+    """
+    if _watched.get():
+        raise CannotRecordError(reason)

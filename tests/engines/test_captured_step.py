@@ -19,6 +19,7 @@ from medmap_monai.methods.baseline import ModalityDropoutBaseline
 from medmap_monai.methods.dmaf import DMAF
 from medmap_monai.methods.medmap import MedMAP
 from medmap_monai.methods.passion import Passion
+from medmap_monai.methods.students import StudentMode
 from medmap_monai.methods.subset_students import SubsetStudents
 from medmap_monai.networks.aligned import AlignedNetwork
 from medmap_monai.networks.base import ModalityNetwork
@@ -170,6 +171,50 @@ def test_a_step_that_looks_at_data_stays_eager(caplog: pytest.LogCaptureFixture)
         torch.testing.assert_close(captured(batch, pattern(batch)).loss, total(expected).detach())
     assert captured.recorded == 0
     assert len([r for r in caplog.records if "not recorded" in r.message]) == 1
+
+
+@pytest.mark.parametrize("name", ["passion", "dmaf"])
+def test_a_step_that_computes_anew_in_backward_stays_eager(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As students do on a GPU that they would not fit: nothing of the attempt is left, not even random numbers."""
+    again = StudentMode.CHECKPOINT
+    method: Method
+    if name == "passion":  # mmFormer has dropout
+        method = Passion(small("mmformer", spatial_dims=2), "pdt", unimodal="student", students=again)
+    else:  # the monitor changes before students are decoded
+        method = DMAF(unet().float(), students=again)
+    method = method.double().train()
+    reference = copy.deepcopy(method)
+    captured = CapturedStep(method, total, recorder=Rerun(method))
+    for seed in (1, 3, 5):
+        batch = batch_of(method, [MASKS[0]], seed)
+        torch.manual_seed(seed)
+        expected, gradients = eager_step(reference, batch)
+        after = torch.rand(1)
+        torch.manual_seed(seed)
+        result = captured(batch, pattern(batch))
+        torch.testing.assert_close(result.loss, total(expected).detach(), rtol=0, atol=0)
+        assert torch.equal(torch.rand(1), after)
+        for parameter, gradient in zip(method.parameters(), gradients, strict=True):
+            assert gradient is None or torch.equal(parameter.grad, gradient)
+    assert captured.recorded == 0
+    assert len([r for r in caplog.records if "computed again in backward" in r.message]) == 1
+    for own, other in zip(method.buffers(), reference.buffers(), strict=True):
+        assert torch.equal(own.nan_to_num(7.0), other.nan_to_num(7.0))
+
+
+def test_a_recording_that_breaks_off_is_no_end(caplog: pytest.LogCaptureFixture) -> None:
+    method = METHODS["baseline unet"]().train()
+
+    def refuse(run: Callable[[], Any]) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    captured = CapturedStep(method, total, recorder=refuse)
+    for seed in (1, 3, 5):
+        batch = batch_of(method, [MASKS[0]], seed)
+        expected, _ = eager_step(copy.deepcopy(method), batch)
+        torch.testing.assert_close(captured(batch, pattern(batch)).loss, total(expected).detach())
+    assert captured.recorded == 0
+    assert len([r for r in caplog.records if "not permitted" in r.message]) == 1
 
 
 def test_replaced_state_voids_a_recording() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from medmap_monai.engines.captured_step import CapturedStep
+from medmap_monai.engines.captured_step import CapturedStep, CudaGraphs
 from medmap_monai.methods.base import Method, MethodOutput
+from medmap_monai.methods.students import StudentMode
 from tests.engines.training import tiny_trainer
 from tests.gpu.methods import METHODS, batch_of, small_method, total
 
@@ -77,6 +79,35 @@ def test_half_precision_steps_are_finite(name: str, dtype: torch.dtype) -> None:
         assert bool(result.loss.isfinite())
         assert all(bool(p.grad.isfinite().all()) for p in method.parameters() if p.grad is not None)
     assert captured.recorded == 1
+
+
+def test_a_recording_that_breaks_off_leaves_dropout_alone() -> None:
+    """A graph that a question to the host breaks off leaves the generator capturing, unless somebody mends that."""
+    torch.manual_seed(0)
+    method = METHODS["passion mmformer"]().train().cuda()
+    recorder = CudaGraphs()
+
+    def break_off(run: Callable[[], Any]) -> Any:
+        def asks() -> Any:
+            result = run()
+            return result, float(torch.rand(1, device="cuda"))  # waits for the device
+
+        return recorder(asks)
+
+    captured = CapturedStep(method, total, recorder=break_off)
+    losses = [captured(batch_of(0, [[True, True, False, True]]), "one").loss for _ in range(4)]
+    assert captured.recorded == 0
+    assert all(bool(loss.isfinite()) for loss in losses)
+
+
+def test_students_computed_again_in_backward_stay_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medmap_monai.methods.students.fastest_mode", lambda *_: StudentMode.CHECKPOINT)
+    torch.manual_seed(0)
+    method = METHODS["passion mmformer"]().train().cuda()
+    captured = CapturedStep(method, total)
+    losses = [captured(batch_of(seed, [[True, True, False, True]]), "one").loss for seed in range(3)]
+    assert captured.recorded == 0
+    assert all(bool(loss.isfinite()) for loss in losses)
 
 
 def test_a_recorded_training_follows_an_eager_one(tmp_path: Path) -> None:
