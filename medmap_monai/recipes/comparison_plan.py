@@ -11,12 +11,16 @@ from medmap_monai.utils.json_file import read_json
 def load_plan(path: Path) -> dict[str, Any]:
     """A plan; with ``base`` everything that it does not say comes from the plan of that name beside it.
 
-    Variants of both are kept, its own win.
+    Variants of both are kept, its own win. A protocol is its own from end to end, unless it says ``"like": "base"``:
+    then only what it names differs.
     """
     plan: dict[str, Any] = read_json(path, "plan")
     if "base" not in plan:
         return plan
     base = load_plan(path.parent / plan.pop("base"))
+    protocol = plan.get("protocol", {})
+    if protocol.pop("like", None) == "base":
+        plan["protocol"] = _merged(base["protocol"], protocol)
     return {**base, **plan, "variants": {**base["variants"], **plan.get("variants", {})}}
 
 

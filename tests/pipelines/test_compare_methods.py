@@ -82,7 +82,10 @@ def results(tmp_path: Path) -> Any:
     return tables.Results(read_runs(tmp_path), small_plan())
 
 
-@pytest.mark.parametrize("name", ["compare_methods", "compare_realistic"])
+PLANS = ["compare_methods", "compare_realistic", "compare_validation"]
+
+
+@pytest.mark.parametrize("name", PLANS)
 def test_every_variant_of_the_plan_is_a_bundle_and_every_suite_names_variants(name: str) -> None:
     content = plan(name)
     for variant in [resolved(content["variants"], name) for name in content["variants"]]:
@@ -118,6 +121,25 @@ def test_every_variant_of_the_realistic_suites_is_a_method(tmp_path: Path) -> No
         assert isinstance(parser.get_parsed_content("method"), Method), name
 
 
+def test_settings_are_chosen_on_other_studies_than_those_that_judge_them() -> None:
+    """The validation set shares the trainings of the realistic plan, and no label map, seed or prior with its test."""
+    chosen_on, judged_on = plan("compare_validation")["protocol"], plan("compare_realistic")["protocol"]
+    assert chosen_on["overrides"] == judged_on["overrides"]
+    first, last = judged_on["test_anatomies"]
+    assert not set(range(first, last + 1)) & set(range(*chosen_on["test_anatomies"]))
+    assert chosen_on["test_anatomies"][1] < first
+    assert chosen_on["test_priors"] != judged_on["test_priors"]
+    assert chosen_on["test_seed"] not in (judged_on["test_seed"], judged_on["train_seed"])
+
+
+@pytest.mark.parametrize(("stages", "made"), [(["score"], ["test"]), (["train"], ["split.csv", "train"])])
+def test_a_stage_makes_only_the_cohort_that_it_needs(stages: list[str], made: list[str], tmp_path: Path) -> None:
+    content = plan()
+    content["protocol"].update(train_cases=15, val_cases=1, test_cases=2, shape=[16, 16, 16])
+    compare.Comparison(tmp_path, content).prepare(stages)
+    assert sorted(path.name for path in tmp_path.iterdir()) == made
+
+
 def test_runs_go_seed_by_seed_and_a_shared_variant_once() -> None:
     jobs = list(compare.chosen(plan(), ["passion", "idt"], [1, 0]))
     variants = plan()["suites"]["passion"]["variants"]
@@ -149,7 +171,7 @@ def test_a_run_is_not_scored_as_something_that_it_is_not(tmp_path: Path) -> None
         compare.check_settings(path, {**trained, "epochs": 24, "weight": 0.1})
 
 
-@pytest.mark.parametrize("name", ["compare_methods", "compare_realistic"])
+@pytest.mark.parametrize("name", PLANS)
 def test_the_network_that_is_scored_is_the_one_that_was_trained(name: str, tmp_path: Path) -> None:
     """Of every variant: the weights of its training fit the network of its evaluation, and of its features."""
     content = plan(name)
@@ -328,11 +350,7 @@ def test_the_realistic_protocol_end_to_end(tmp_path: Path, monkeypatch: pytest.M
     assert shown[2].startswith("| IDT | 1 |")
 
 
-PUBLISHED = [
-    (name, page)
-    for name in ("compare_methods", "compare_realistic")
-    for page in sorted(tables.RESULTS.glob(f"{plan(name)['results']}*.md"))
-]
+PUBLISHED = [(name, page) for name in PLANS for page in sorted(tables.RESULTS.glob(f"{plan(name)['results']}*.md"))]
 
 
 @pytest.mark.parametrize(("name", "page"), PUBLISHED, ids=[page.stem for _, page in PUBLISHED])
