@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medmap_monai.engines.mask_decisions import MaskDecisions
 from medmap_monai.methods.base import Method, MethodOutput
+from medmap_monai.utils.current_device import current_device
 from medmap_monai.utils.fixed_course import CannotRecordError, fixed_course
 
 _log = logging.getLogger(__name__)
@@ -47,25 +48,33 @@ class _Pattern:
 
 
 class CudaGraphs:
-    """Record on a CUDA device; all recordings share one pool of memory, since they never run at the same time."""
+    """Record on a CUDA device; all recordings share one pool of memory, since they never run at the same time.
 
-    def __init__(self) -> None:
+    Args:
+        device: the GPU that computes the steps.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.pool: Any = None
+        self._stream: torch.cuda.Stream | None = None
 
     def __call__(self, run: Run) -> tuple[Any, Callable[[], None]]:
-        graph = torch.cuda.CUDAGraph()
-        random = torch.cuda.get_rng_state()
-        try:
-            # thread_local: the loader's thread pins memory meanwhile, which is no part of the step
-            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-                result = run()
-        except RuntimeError:
-            # a recording that breaks off leaves the generator waiting for its end, and the next dropout fails
-            fresh = torch.Generator("cuda")
-            fresh.set_state(random)
-            torch.cuda.default_generators[torch.cuda.current_device()].graphsafe_set_state(fresh)
-            raise
-        self.pool = self.pool or graph.pool()
+        with current_device(self.device):
+            self._stream = self._stream or torch.cuda.Stream()
+            graph = torch.cuda.CUDAGraph()
+            random = torch.cuda.get_rng_state()
+            try:
+                # thread_local: the loader's thread pins memory meanwhile, which is no part of the step
+                with torch.cuda.graph(graph, self.pool, self._stream, capture_error_mode="thread_local"):
+                    result = run()
+            except RuntimeError:
+                # a recording that breaks off leaves the generator waiting for its end, and the next dropout fails
+                fresh = torch.Generator("cuda")
+                fresh.set_state(random)
+                torch.cuda.default_generators[torch.cuda.current_device()].graphsafe_set_state(fresh)
+                raise
+            self.pool = self.pool or graph.pool()
         return result, graph.replay
 
 
@@ -101,9 +110,9 @@ class CapturedStep:
         self.loss = loss
         self.scale = scale
         self.autocast = autocast
-        self.recorder = recorder or CudaGraphs()
         self.max_patterns = max_patterns
         self.parameters = [p for p in method.parameters() if p.requires_grad]
+        self.recorder = recorder
         self.patterns: dict[Hashable, _Pattern] = {}
         self._gradients: list[Tensor] | None = None
 
@@ -159,6 +168,8 @@ class CapturedStep:
             return result, [g is not None for g in gradients]
 
         addresses = self._addresses()
+        if self.recorder is None:  # only now is the method where it computes
+            self.recorder = CudaGraphs(self.parameters[0].device)
         try:
             (known.result, known.used), known.replay = self.recorder(run)
         except RuntimeError as error:
@@ -210,7 +221,7 @@ class CapturedStep:
 
     def _undo(self) -> Callable[[], None]:
         """What takes back a step that broke off: random numbers and state are as if it had not begun."""
-        device = next(self.method.parameters()).device
+        device = self.parameters[0].device
         random, state = torch.get_rng_state(), [(buffer, buffer.clone()) for buffer in self.method.buffers()]
         on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from medmap_monai.utils.current_device import current_device
+
 _FLOAT16 = "; float16 ends at 65,504: bfloat16 or no mixed precision at all (amp false) reaches further"
 
 
@@ -49,9 +51,10 @@ class FiniteGuard:
         ready = None
         if values.is_cuda:
             host = torch.empty(values.shape, pin_memory=True)
-            host.copy_(values, non_blocking=True)
-            ready = torch.cuda.Event()
-            ready.record()
+            with current_device(values.device):
+                host.copy_(values, non_blocking=True)
+                ready = torch.cuda.Event()
+                ready.record()
             values = host
         self._waiting.append(_Step(values, ready, tuple(losses), epoch, iteration, tuple(cases)))
         while self._waiting and (self._waiting[0].ready is None or self._waiting[0].ready.query()):

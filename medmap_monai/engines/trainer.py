@@ -25,6 +25,7 @@ from medmap_monai.engines.seeding import seed_epoch
 from medmap_monai.losses.label_maps import check_classes
 from medmap_monai.methods.base import Method, MethodOutput
 from medmap_monai.methods.masks import check_masks
+from medmap_monai.utils.current_device import current_device
 from medmap_monai.utils.half_precision import half_precision
 
 LOSSES = "losses"
@@ -149,7 +150,8 @@ class ModalityTrainer(SupervisedTrainer):
             raise ValueError("there are no training cases: check dataset_dir, split_file and the fold sizes")
         # not MONAI's own run, which makes a new gradient scaler: steps were recorded with this one, and what it has
         # learned belongs to the training when a run goes on
-        super(Trainer, self).run()
+        with current_device(self.state.device):
+            super(Trainer, self).run()
 
     def _capturable(self) -> CapturedStep | None:
         """The step that records itself; None where steps run eagerly."""

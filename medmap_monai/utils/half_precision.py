@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from medmap_monai.utils.current_device import current_device
+
 
 def half_precision(device: str | torch.device) -> torch.dtype:
     """bfloat16 where ``device`` computes it natively, else float16.
@@ -14,5 +16,7 @@ def half_precision(device: str | torch.device) -> torch.dtype:
     """
     kind = torch.device(device).type
     if kind == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        with current_device(device):
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
     return torch.bfloat16 if kind == "cpu" else torch.float16

@@ -85,7 +85,7 @@ def test_a_recording_that_breaks_off_leaves_dropout_alone() -> None:
     """A graph that a question to the host breaks off leaves the generator capturing, unless somebody mends that."""
     torch.manual_seed(0)
     method = METHODS["passion mmformer"]().train().cuda()
-    recorder = CudaGraphs()
+    recorder = CudaGraphs(torch.device("cuda"))
 
     def break_off(run: Callable[[], Any]) -> Any:
         def asks() -> Any:

@@ -10,6 +10,7 @@ import torch
 from medmap_monai.engines.finite_guard import FiniteGuard, TrainingDivergedError
 from medmap_monai.utils.half_precision import half_precision
 from tests.engines.training import tiny_trainer
+from tests.utils.test_current_device import stand_in_gpus
 
 
 @pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
@@ -21,8 +22,10 @@ def test_a_gpu_without_bfloat16_uses_float16(native: bool, dtype: torch.dtype, m
         return native
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    assert half_precision("cuda:0") == dtype
+    current = stand_in_gpus(monkeypatch)
+    assert half_precision("cuda:1") == dtype
     assert asked == [False], "emulated bfloat16 is slower than float32"
+    assert current == ["cuda:1", None], "the GPU that is asked is the one that computes"
     assert half_precision(torch.device("cpu")) == torch.bfloat16
 
 
