@@ -155,7 +155,9 @@ def test_onnx_equals_eager(tmp_path):
 def test_bfloat16_is_finite_and_size_is_free():
     net = _net(**CASES[0][0])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert net(torch.randn(1, 4, 16, 8, 4)).isfinite().all()
+        # every convolution of stride 2 sees three or more voxels along the last axis: with fewer PyTorch's conv3d for
+        # bfloat16 on a CPU (2.13) reads memory that nobody wrote, and is NaN now and then
+        assert net(torch.randn(1, 4, 16, 8, 12)).isfinite().all()
 
 
 @pytest.mark.parametrize(
