@@ -6,10 +6,10 @@ minutes. Worker processes make studies, a pool on the device keeps the newest, t
     python pipelines/train_starter.py --anatomy FOLDER --output OUT --seconds 600 --batch 8 \\
         --modality-weight 0 --singles 0.22 0.28 0.30 0.20 --compile
 
-On a CPU, windows, one subset for a batch (absent modalities cost nothing) and a bounded number of new studies help:
+Windows and few subsets in a batch (absent modalities cost nothing) help, on a CPU also a bounded number of new studies:
 
     python pipelines/train_starter.py --anatomy FOLDER --output OUT --start models/model.pt --seconds 6000 --batch 2 \\
-        --window 56 64 56 --one-subset --new-per-step 1 --modality-weight 0 --rates 0.75 0.5 0.5 0.75 \\
+        --window 56 64 56 --subsets 1 --new-per-step 1 --modality-weight 0 --rates 0.75 0.5 0.5 0.75 \\
         --lr 1e-3 --average 0.995 --mix 0.5
 """
 
@@ -43,6 +43,7 @@ from medmap_monai.methods.medmap import MedMAP
 from medmap_monai.methods.passion import Passion
 from medmap_monai.networks.aligned import AlignedNetwork
 from medmap_monai.networks.base import one_hot_mask
+from medmap_monai.networks.blocks.backend import dense_path
 from medmap_monai.networks.unet import ModalityUNet
 from medmap_monai.synthesis.anatomy import label_map_files, load_anatomy
 from medmap_monai.transforms.modality_dropout import RandModalityDropout
@@ -190,7 +191,7 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=3, default=[80, 96, 80])
     parser.add_argument("--window", type=int, nargs=3, default=[], help="train on windows of this size")
     parser.add_argument("--rates", type=float, nargs=len(MODALITIES), default=[0.5] * len(MODALITIES))
-    parser.add_argument("--one-subset", action="store_true", help="one for a batch: what is absent costs nothing")
+    parser.add_argument("--subsets", type=int, default=0, help="different ones in a batch; what is absent costs nothing")
     parser.add_argument(
         "--singles",
         type=float,
@@ -243,6 +244,9 @@ def main() -> None:
     if args.start:
         method.network.load_state_dict(torch.load(args.start, map_location=device, weights_only=True))
     everything = torch.ones(len(MODALITIES), dtype=torch.bool)
+    groups = args.subsets or args.batch
+    if args.batch % groups:
+        raise SystemExit(f"--batch {args.batch} is no multiple of --subsets {groups}")
     layout, several = torch.contiguous_format, None
     if args.singles:
         if args.method != "baseline" or args.modality_weight:
@@ -277,14 +281,17 @@ def main() -> None:
         if args.window:
             image, label = window(image, label, tuple(args.window), rng)
         image, label = augment(image, label, rng)
-        subsets = [dropper(everything) for _ in range(1 if args.one_subset else args.batch)]
-        mask = torch.stack(subsets * (args.batch // len(subsets))).to(device)
+        subsets = [dropper(everything) for _ in range(groups)]
+        mask = torch.stack(subsets).repeat_interleave(args.batch // groups, 0).to(device)
         present = everything.expand(args.batch, -1).to(device)
         image = image.contiguous(memory_format=layout)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        precision = torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+        # few subsets: whole groups lack a modality, so to ask which costs less than to compute all
+        with precision, dense_path(False if args.subsets else None):
             if several is not None:
-                if args.one_subset:  # of those that are computed anyway
-                    alone = one_alone(subsets[0], args.singles, 1, rng).expand(args.batch, -1)
+                if args.subsets:  # of those that are computed anyway
+                    alone = torch.cat([one_alone(subset, args.singles, 1, rng) for subset in subsets])
+                    alone = alone.repeat_interleave(args.batch // groups, 0)
                 else:
                     alone = one_alone(everything, args.singles, args.batch, rng)
                 loss = several(image, [mask, alone.to(device)], label)
@@ -337,6 +344,7 @@ def _save(method: Method, average: list[Tensor], first: dict[str, Tensor], mix: 
 
 def _one_thread(_worker: int) -> None:
     torch.set_num_threads(1)
+    os.nice(5)  # the training itself comes first
 
 
 def _device_name(device: torch.device) -> str:

@@ -18,7 +18,7 @@ def synth(
     cases: int = typer.Option(10, min=1, help="Number of studies; label maps take turns."),
     spacing: float = typer.Option(1.0, help="Voxel size in mm."),
     edition: str = typer.Option("brats2020", help="Layout and label values: a BraTS edition."),
-    priors: str = typer.Option("default", help="default, shifted (for test sets), or a YAML file."),
+    priors: str = typer.Option("default", help="default, wide, shifted (for test sets), or a YAML file."),
     seed: int = typer.Option(0, min=0, help="The same seed gives the same voxels on every run."),
     first_case: int = typer.Option(0, min=0, help="Index of the first study; other indices are other studies."),
     anatomies: str | None = typer.Option(None, help="Label maps to use, counted from 1, such as 16-20."),

@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 
 _HERE = Path(__file__).parent
-BUILT_IN = {"default": _HERE / "priors.yaml", "shifted": _HERE / "priors_shifted.yaml"}
+_FILES = {"default": "priors.yaml", "wide": "priors_wide.yaml", "shifted": "priors_shifted.yaml"}
+BUILT_IN = {name: _HERE / file for name, file in _FILES.items()}
 
 
 def load_priors(source: str | os.PathLike[str] | Mapping[str, Any] = "default") -> dict[str, Any]:
-    """A table of priors: a built-in name (``default``, ``shifted``), a YAML file, or the table itself.
+    """A table of priors: a built-in name (``default``, ``wide``, ``shifted``), a YAML file, or the table itself.
 
     A file with ``inherits: OTHER`` holds only what differs from OTHER, a built-in name or a file beside it.
 

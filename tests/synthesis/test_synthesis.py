@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -163,6 +164,21 @@ def test_priors_inherit_and_refuse_what_is_unknown(tmp_path: Path) -> None:
         load_priors(tmp_path / "own.yaml")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_priors("nowhere")
+
+
+def test_wide_priors_reach_as_far_as_the_default_ones() -> None:
+    def check(wide: dict[str, Any], base: dict[str, Any], where: str) -> int:
+        wider = 0
+        for key, value in base.items():
+            if isinstance(value, dict):
+                wider += check(wide[key], value, f"{where}.{key}")
+            elif isinstance(value, list) and len(value) == 2 and not isinstance(value[0], str):
+                assert wide[key][0] <= value[0], f"{where}.{key}"
+                assert wide[key][1] >= value[1], f"{where}.{key}"
+                wider += wide[key] != value
+        return wider
+
+    assert check(load_priors("wide"), load_priors(), "priors") >= 30
 
 
 def test_a_table_of_ones_own_may_inherit_from_a_built_in_one(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def prefers_channels_last(x: Tensor) -> bool:
 
 def groups_encoders(x: Tensor) -> bool:
     """Whether the encoders of all modalities run as one stack of grouped convolutions: fewer, larger kernels."""
-    return not torch.jit.is_tracing() and (x.device.type != "cpu" or bool(_dense))
+    return not torch.jit.is_tracing() and (x.device.type != "cpu" if _dense is None else _dense)
 
 
 def runs_eagerly() -> bool:
