@@ -217,6 +217,8 @@ def main() -> None:
     parser.add_argument("--mix", type=float, default=1.0, help="of the new weights in what is written; rest: --start")
     parser.add_argument("--name", default="starter")
     args = parser.parse_args()
+    if args.subsets and args.batch % args.subsets:
+        parser.error(f"--batch {args.batch} is no multiple of --subsets {args.subsets}")
 
     started = time.time()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -245,8 +247,6 @@ def main() -> None:
         method.network.load_state_dict(torch.load(args.start, map_location=device, weights_only=True))
     everything = torch.ones(len(MODALITIES), dtype=torch.bool)
     groups = args.subsets or args.batch
-    if args.batch % groups:
-        raise SystemExit(f"--batch {args.batch} is no multiple of --subsets {groups}")
     layout, several = torch.contiguous_format, None
     if args.singles:
         if args.method != "baseline" or args.modality_weight:

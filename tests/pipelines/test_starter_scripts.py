@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def anatomy(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_second_stage_on_windows_is_mixed_with_the_first(anatomy: str, tmp_path: Path, run_command: Run) -> None:
     script = ("python", str(PIPELINES / "train_starter.py"), "--anatomy", anatomy, "--output", str(tmp_path), *TRAIN)
     run_command(*script, "--name", "first", cwd=tmp_path)
-    second = ("--start", "first.pt", "--window", "16", "16", "16", "--one-subset", "--new-per-step", "1")
+    second = ("--start", "first.pt", "--window", "16", "16", "16", "--subsets", "1", "--new-per-step", "1")
     second += ("--singles", "0.2", "0.3", "0.3", "0.2")
     weights = {}
     for mix in ("0.5", "1"):
@@ -36,6 +37,15 @@ def test_a_second_stage_on_windows_is_mixed_with_the_first(anatomy: str, tmp_pat
     for name, value in first.items():
         middle = (value.float() + weights["1"][name].float()) / 2
         torch.testing.assert_close(weights["0.5"][name].float(), middle, atol=2e-3, rtol=2e-3)
+
+
+def test_a_batch_of_several_subsets(anatomy: str, tmp_path: Path, run_command: Run) -> None:
+    script = ("python", str(PIPELINES / "train_starter.py"), "--anatomy", anatomy, "--output", str(tmp_path), *TRAIN)
+    run_command(*script, "--subsets", "2", "--singles", "0.2", "0.3", "0.3", "0.2", "--name", "two", cwd=tmp_path)
+    assert all(value.isfinite().all() for value in torch.load(tmp_path / "two.pt", weights_only=True).values())
+    refused = subprocess.run([sys.executable, *script[1:], "--subsets", "3"], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "--batch 2 is no multiple of --subsets 3" in refused.stderr
 
 
 def test_the_picture_of_the_studies_is_drawn(anatomy: str, tmp_path: Path, run_command: Run) -> None:
