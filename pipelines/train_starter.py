@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=3, default=[80, 96, 80])
     parser.add_argument("--window", type=int, nargs=3, default=[], help="train on windows of this size")
     parser.add_argument("--rates", type=float, nargs=len(MODALITIES), default=[0.5] * len(MODALITIES))
-    parser.add_argument("--subsets", type=int, default=0, help="different ones in a batch: absent sequences are free")
+    parser.add_argument("--subsets", type=int, default=0, help="in a batch, not one per study: absence is free")
     parser.add_argument(
         "--singles",
         type=float,

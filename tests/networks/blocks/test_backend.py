@@ -9,6 +9,7 @@ from torch import Tensor
 
 from medmap_monai.networks.blocks.backend import (
     dense_path,
+    groups_encoders,
     is_channels_last,
     selects_rows,
     stack_modalities,
@@ -112,9 +113,13 @@ def test_decisions_follow_the_device_unless_they_are_remembered() -> None:
         assert selects_rows(elsewhere)
     with dense_path():
         assert not selects_rows(here)
-        with dense_path(False):
+        with dense_path(False):  # encoders in one stack would compute every row
             assert selects_rows(elsewhere)
+            assert not groups_encoders(elsewhere)
+        assert groups_encoders(here)
     assert selects_rows(here)
+    assert groups_encoders(elsewhere)
+    assert not groups_encoders(here)
 
 
 def test_norm_leaky_is_precise_on_a_large_volume() -> None:
