@@ -40,6 +40,7 @@ from medmap_monai.metrics.summary import summarise
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.pipelines import fixed_grid
 from medmap_monai.utils.counted import counted
+from medmap_monai.utils.describe import describe
 from medmap_monai.utils.files import file_sha256, write_text
 from medmap_monai.utils.half_precision import half_precision
 
@@ -285,11 +286,13 @@ class SubsetEvaluator:
 
 
 def _describe_inferer(inferer: SubsetSweepInferer) -> dict[str, Any]:
-    """The settings of the windows that change a score."""
+    """The settings of the windows, and of the decision where there is one, that change a score."""
+    decision = {} if inferer.decision is None else {"decision": describe(inferer.decision)}
     return {
         "roi_size": np.atleast_1d(inferer.roi_size).tolist(),
         "overlap": np.atleast_1d(inferer.overlap).tolist(),
         "mode": str(getattr(inferer.mode, "value", inferer.mode)),
         "blend": inferer.blend,
         "skip_background": inferer.skip_background,
+        **decision,
     }

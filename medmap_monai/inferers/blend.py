@@ -73,7 +73,7 @@ class ScoreBlend(Blend):
             scores = scores.to(self.weights.device)
             # in place as MONAI does it, where no gradient forbids: another tensor of this size costs time
             weighted = scores * self.weights if scores.requires_grad else scores.mul_(self.weights)
-            self.sums[sample, result][(slice(None), *place)] += weighted
+            self.sums[sample, result][(slice(None), *place)].add_(weighted)
 
     def close(self) -> Tensor:
         self.sums /= self.total

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medmap_monai.inferers.unwrap import network_facts, unwrap_network
 from medmap_monai.inferers.window_batch import AUTO, ON_CPU, check_window_batch, windows_that_fit
-from medmap_monai.inferers.window_walk import WalkOptions, WindowWalk, blended
+from medmap_monai.inferers.window_walk import Decision, WalkOptions, WindowWalk, blended
 from medmap_monai.inferers.windows import foreground
 
 
@@ -38,6 +38,8 @@ class ModalitySlidingWindowInferer(SlidingWindowInferer):
         blend: what overlapping windows average: ``logits``, or ``probabilities`` (legacy; the output then holds
             probabilities).
         skip_background: skip background windows.
+        decision: what becomes of the blended scores, such as
+            :class:`~medmap_monai.inferers.expected_dice.ExpectedDiceDecision`; None: the largest score decides.
         kwargs: see ``monai.inferers.SlidingWindowInferer``; those that say how it buffers and caches change nothing.
 
     Example:
@@ -56,6 +58,7 @@ class ModalitySlidingWindowInferer(SlidingWindowInferer):
         mode: str = "gaussian",
         blend: str = "logits",
         skip_background: bool = True,
+        decision: Decision | None = None,
         **kwargs: Any,
     ) -> None:
         if kwargs.pop("with_coord", True) is not True:
@@ -67,6 +70,7 @@ class ModalitySlidingWindowInferer(SlidingWindowInferer):
         self._fitting: dict[Any, int] = {}
         self.blend = look_up_option(blend, ("logits", "probabilities"))
         self.skip_background = skip_background
+        self.decision = decision
 
     def __call__(
         self,
@@ -76,7 +80,7 @@ class ModalitySlidingWindowInferer(SlidingWindowInferer):
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        """Logits (or probabilities) (B, K, ...), at least float32, for ``inputs`` (B, M, ...).
+        """Logits (or probabilities, or scores of the decision) (B, K, ...), at least float32, for (B, M, ...).
 
         Args:
             inputs: image; what an absent channel holds has no influence.

@@ -14,7 +14,7 @@ from torch import Tensor
 from medmap_monai.inferers.blend import NOT_FINITE
 from medmap_monai.inferers.unwrap import find_network, network_facts
 from medmap_monai.inferers.window_batch import check_window_batch, windows_that_fit
-from medmap_monai.inferers.window_walk import WalkOptions, WindowWalk, blended
+from medmap_monai.inferers.window_walk import Decision, WalkOptions, WindowWalk, blended
 from medmap_monai.inferers.windows import foreground
 from medmap_monai.networks.base import ModalityFeatures, ModalityNetwork
 
@@ -33,12 +33,13 @@ class SubsetSweepInferer(Inferer):
     window at full resolution.)
 
     Args:
-        roi_size, sw_batch_size, overlap, mode, blend, skip_background: see :class:`ModalitySlidingWindowInferer`.
+        roi_size, sw_batch_size, overlap, mode, blend, skip_background, decision: see
+            :class:`ModalitySlidingWindowInferer`. A decision needs the scores of whole volumes, also for labels.
         subsets: masks (M,) to do; None: every non-empty subset.
         output: ``labels``: class indices uint8 (B, 1, ...); ``scores``: blended logits or probabilities (B, K, ...).
         memory_limit: bytes for accumulators and outputs of the subsets that are done together; at least one subset
             is done at a time.
-        sigma_scale, sw_device, device: see ``monai.inferers.SlidingWindowInferer``.
+        kwargs: ``sigma_scale``, ``sw_device``, ``device``, see ``monai.inferers.SlidingWindowInferer``.
 
     Example:
         >>> from medmap_monai.networks.unet import ModalityUNet
@@ -59,11 +60,13 @@ class SubsetSweepInferer(Inferer):
         subsets: Sequence[Sequence[bool]] | None = None,
         output: str = "labels",
         memory_limit: int = 2**30,
-        sigma_scale: Sequence[float] | float = 0.125,
-        sw_device: torch.device | str | None = None,
-        device: torch.device | str | None = None,
+        decision: Decision | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__()
+        unknown = sorted(set(kwargs) - {"sigma_scale", "sw_device", "device"})
+        if unknown:
+            raise TypeError(f"unknown arguments {unknown}; allowed beside those named are sigma_scale, sw_device, device")
         check_window_batch(sw_batch_size)
         self.roi_size = roi_size
         self.sw_batch_size = sw_batch_size
@@ -74,9 +77,10 @@ class SubsetSweepInferer(Inferer):
         self.subsets = None if subsets is None else [tuple(bool(flag) for flag in mask) for mask in subsets]
         self.output = look_up_option(output, ("labels", "scores"))
         self.memory_limit = memory_limit
-        self.sigma_scale = sigma_scale
-        self.sw_device = sw_device
-        self.device = device
+        self.sigma_scale: Sequence[float] | float = kwargs.get("sigma_scale", 0.125)
+        self.sw_device: torch.device | str | None = kwargs.get("sw_device")
+        self.device: torch.device | str | None = kwargs.get("device")
+        self.decision = decision
 
     def __call__(
         self,

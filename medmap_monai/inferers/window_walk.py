@@ -13,7 +13,7 @@ from monai.data.utils import compute_importance_map
 from torch import Tensor
 from tqdm import tqdm
 
-from medmap_monai.inferers.blend import Blend, LabelBlend, ScoreBlend
+from medmap_monai.inferers.blend import NOT_FINITE, Blend, LabelBlend, ScoreBlend
 from medmap_monai.inferers.unwrap import NetworkFacts
 from medmap_monai.inferers.windows import (
     slices_as_batch,
@@ -28,10 +28,12 @@ from medmap_monai.inferers.windows import (
 
 @dataclass(frozen=True)
 class WalkOptions:
-    """How windows lie, and how they are blended; see ``monai.inferers.SlidingWindowInferer``.
+    """How windows lie, how they are blended, and what is decided; see ``monai.inferers.SlidingWindowInferer``.
 
     Args:
         probabilities: probabilities are averaged, not logits.
+        decision: what becomes of the blended scores of a volume, such as
+            :class:`~medmap_monai.inferers.expected_dice.ExpectedDiceDecision`; None leaves them as they are.
     """
 
     roi_size: Sequence[int] | int
@@ -44,13 +46,21 @@ class WalkOptions:
     padding_mode: str = "constant"
     cval: float = 0.0
     progress: bool = False
+    decision: Decision | None = None
 
     @classmethod
     def of(cls, inferer: Any, **others: Any) -> WalkOptions:
         """Those that ``inferer`` holds under MONAI's names and as ``blend``; ``others`` beside them or instead."""
-        names = ("roi_size", "overlap", "mode", "sigma_scale", "sw_device", "device")
+        names = ("roi_size", "overlap", "mode", "sigma_scale", "sw_device", "device", "decision")
         held = {name: getattr(inferer, name) for name in names}
         return cls(probabilities=inferer.blend == "probabilities", **{**held, **others})
+
+
+class Decision(Protocol):
+    """Whoever turns the scores of whole volumes into others whose largest is the class to take."""
+
+    def __call__(self, scores: Tensor, probabilities: bool = False) -> Tensor:
+        """Blended logits (B, K, ...), or with ``probabilities`` those -> scores of the same shape."""
 
 
 class WindowScores(Protocol):
@@ -116,6 +126,8 @@ class WindowWalk:
     def bytes_of_a_result(self, classes: int, labels: bool) -> int:
         """Memory that a result of all samples takes while the walk goes on."""
         voxels = prod(self.size)
+        if self.options.decision is not None:  # it needs the scores of the whole volume, and makes others
+            return self.image.shape[0] * 8 * classes * voxels
         slab = voxels // self.size[self.axis] * self.window[self.axis]
         return self.image.shape[0] * (4 * classes * slab + voxels if labels else 4 * classes * voxels)
 
@@ -125,6 +137,14 @@ class WindowWalk:
         Raises:
             ValueError: scores that are to become labels are not finite.
         """
+        decide = self.options.decision
+        if decide is not None:
+            found = [_decided(decide, each, self.options.probabilities, labels) for each in self._walk(scores, results)]
+        else:
+            found = self._walk(scores, results, labels)
+        return [with_meta(result, self.inputs) for result in found]
+
+    def _walk(self, scores: WindowScores, results: int, labels: bool = False) -> list[Tensor]:
         samples = self.image.shape[0]
         places = window_grid(self.size, self.window, self.options.overlap)
         rounds: dict[int, list[tuple[slice, ...]]] = {}
@@ -157,8 +177,7 @@ class WindowWalk:
         for axis, (offset, size) in enumerate(zip(self.offset, self.image_size, strict=True)):
             whole = whole.narrow(axis + 3, offset, size)
         volumes = self.inputs.shape[0]
-        found = (slices_to_volume(whole[:, i], volumes) if self.sliced else whole[:, i] for i in range(results))
-        return [with_meta(result, self.inputs) for result in found]
+        return [slices_to_volume(whole[:, i], volumes) if self.sliced else whole[:, i] for i in range(results)]
 
     def _blend(self, classes: int, results: int, labels: bool) -> Blend:
         dtype = torch.float32 if labels else torch.promote_types(self.image.dtype, torch.float32)
@@ -169,3 +188,17 @@ class WindowWalk:
         if labels:
             return LabelBlend(shape, weights, self.options.probabilities, self.size, self.axis)
         return ScoreBlend(shape, weights, self.options.probabilities, self.size)
+
+
+def _decided(decide: Decision, scores: Tensor, probabilities: bool, labels: bool) -> Tensor:
+    """Scores of a decision, or the labels that they say; scores that are not finite are passed on as they are.
+
+    Raises:
+        ValueError: scores that are to become labels are not finite.
+    """
+    if not bool(torch.isfinite(scores).all()):
+        if labels:
+            raise ValueError(NOT_FINITE)
+        return scores  # the caller looks for them, and names the study
+    scores = decide(scores, probabilities)
+    return scores.argmax(dim=1, keepdim=True).to(torch.uint8) if labels else scores

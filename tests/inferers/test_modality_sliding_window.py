@@ -238,6 +238,13 @@ def test_slices_of_a_volume_go_through_a_two_dimensional_network():
     assert result.meta["case_id"] == "a"
 
 
+@pytest.mark.parametrize("size", [8, 12])
+def test_gradients_flow_through_one_window_or_many(size):
+    network = ModalityUNet(3, 2, 3, channels=(4, 8), deep_supervision=0)
+    ModalitySlidingWindowInferer(8)(torch.rand(1, 2, size, 8, 8), network).sum().backward()
+    assert all(bool(p.grad.abs().sum() > 0) for p in network.encoders.parameters())
+
+
 def test_ill_arguments():
     with pytest.raises(ValueError, match="with_coord"):
         ModalitySlidingWindowInferer((4, 4, 4), with_coord=False)

@@ -168,6 +168,8 @@ def test_errors():
         SubsetSweepInferer((8, 8, 8), sw_batch_size=0)
     with pytest.raises(ValueError, match="scores"):
         SubsetSweepInferer((8, 8, 8), output="everything")
+    with pytest.raises(TypeError, match="sigma"):
+        SubsetSweepInferer((8, 8, 8), sigma=0.2)
 
 
 @pytest.mark.gpu
