@@ -17,7 +17,8 @@ def plain_errors() -> Iterator[None]:
             raise
     else:
         return
-    raise cause  # outside the handler: MONAI's wrapping is no context of it
+    # MONAI's wrapping must be no context of it: they would be each other's, and who prints the chain never ends
+    raise cause from cause.__cause__
 
 
 def root_cause(error: BaseException) -> BaseException:
