@@ -11,6 +11,7 @@ import pandas as pd
 
 from medmap_monai.engines.results_store import METRICS_FILE, read_metrics
 from medmap_monai.engines.run_bundle import run_evaluation
+from medmap_monai.utils.bundle_workflow import only_given
 
 PathLike = str | os.PathLike[str]
 
@@ -68,7 +69,7 @@ def evaluate(
         fold=fold,
         device=device,
         resample=resample,
-        settings={"protocol": protocol, **(settings or {})},
+        settings={**only_given({"protocol": protocol}), **(settings or {})},
     )
     if summary is None:
         raise ValueError(f"this share of {output} is done, others are not: evaluate them, then merge (merge_only)")

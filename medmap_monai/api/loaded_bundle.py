@@ -13,7 +13,7 @@ from monai.inferers import Inferer
 
 from medmap_monai.engines.training_checkpoint import load_model
 from medmap_monai.networks.base import ModalityNetwork
-from medmap_monai.utils.bundle_workflow import open_workflow
+from medmap_monai.utils.bundle_workflow import only_given, open_workflow
 from medmap_monai.utils.plain_errors import plain_errors
 
 
@@ -69,7 +69,7 @@ def load_bundle(
     """
     overrides = {"device": device, "checkpoint": None if weights is None else os.fspath(weights)}
     with plain_errors():
-        parser = open_workflow(bundle, "inference", overlays, {**overrides, **(settings or {})}).parser
+        parser = open_workflow(bundle, "inference", overlays, {**only_given(overrides), **(settings or {})}).parser
         content = {key: parser.get_parsed_content(key) for key in ("network", "preprocessing", "inferer", "device")}
         load_model(content["network"], parser.get_parsed_content("checkpoint"))
     return LoadedBundle(

@@ -55,7 +55,7 @@ def evaluate(
     from medmap_monai.engines.results_store import METRICS_FILE, SUMMARY_FILE, StaleResultsError
     from medmap_monai.engines.run_bundle import run_evaluation
     from medmap_monai.engines.subset_evaluator import EvaluationIncompleteError
-    from medmap_monai.utils.bundle_workflow import parse_overrides
+    from medmap_monai.utils.bundle_workflow import only_given, parse_overrides
 
     if (num_shards is None) != (shard is None) and not merge:
         fail("give --num-shards and --shard together", 2)
@@ -85,7 +85,7 @@ def evaluate(
             device=device,
             resample=resample,
             trust=trust,
-            settings={**settings, **parse_overrides(override)},
+            settings={**only_given(settings), **parse_overrides(override)},
         )
     except (EvaluationIncompleteError, StaleResultsError, OSError, ValueError) as error:
         fail(error)

@@ -38,7 +38,7 @@ def features(
     from medmap_monai.engines.encoder_features import collect_features, gap_per_level, save_features
     from medmap_monai.engines.training_checkpoint import load_model
     from medmap_monai.inferers.unwrap import find_network
-    from medmap_monai.utils.bundle_workflow import open_workflow, parse_overrides
+    from medmap_monai.utils.bundle_workflow import only_given, open_workflow, parse_overrides
     from medmap_monai.utils.plain_errors import root_cause
 
     overrides = {
@@ -49,7 +49,9 @@ def features(
         "overwrite": True,
     }
     try:
-        parser = open_workflow(bundle, "inference", overlay, {**overrides, **parse_overrides(override)}).parser
+        parser = open_workflow(
+            bundle, "inference", overlay, {**only_given(overrides), **parse_overrides(override)}
+        ).parser
         dataset = parser.get_parsed_content("dataset")
         problem = getattr(dataset.data, "problem", None)
         if problem is not None:

@@ -28,11 +28,11 @@ def preprocess(
     """
     from medmap_monai.cli.errors import fail
     from medmap_monai.data.fill_store import fill_store
-    from medmap_monai.utils.bundle_workflow import open_workflow, parse_overrides
+    from medmap_monai.utils.bundle_workflow import only_given, open_workflow, parse_overrides
 
     try:
         given = {"dataset_dir": data, "store_dir": None if store is None else str(store), "split_file": split_file}
-        workflow = open_workflow(bundle, "train", overlay, {**given, **parse_overrides(setting)}, "train")
+        workflow = open_workflow(bundle, "train", overlay, {**only_given(given), **parse_overrides(setting)}, "train")
         dataset = workflow.parser.get_parsed_content("train#dataset")
         result = fill_store(dataset, workers)
     except (OSError, ValueError) as error:

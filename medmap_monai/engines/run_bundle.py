@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from medmap_monai.engines.study_predictor import StudyPredictor
-from medmap_monai.utils.bundle_workflow import open_workflow
+from medmap_monai.utils.bundle_workflow import only_given, open_workflow
 from medmap_monai.utils.plain_errors import plain_errors
 
 PathLike = str | os.PathLike[str]
@@ -60,7 +60,9 @@ def run_inference(
         "overwrite": overwrite or None,
     }
     with plain_errors():
-        workflow = open_workflow(bundle, "inference", overlays, {**overrides, **(settings or {})}, trust=trust)
+        workflow = open_workflow(
+            bundle, "inference", overlays, {**only_given(overrides), **(settings or {})}, trust=trust
+        )
         predictor: StudyPredictor = workflow.parser.get_parsed_content("evaluator")
         if reliability is not None:
             predictor.reliability = reliability
@@ -98,7 +100,7 @@ def run_evaluation(
         device: where to run; the best there is when None.
         resample: bring modalities with different grids to the reference grid.
         trust: False warns that a bundle is code.
-        settings: any other value of the configuration, by its id, such as ``protocol``; None keeps the bundle's.
+        settings: any other value of the configuration, by its id, such as ``protocol``.
 
     Returns:
         the content of ``summary.json``; None when other shards are not done yet.
@@ -119,5 +121,8 @@ def run_evaluation(
         "resample": resample or None,
     }
     with plain_errors():
-        results = open_workflow(bundle, "evaluate", overlays, {**overrides, **(settings or {})}, trust=trust).run()
+        workflow = open_workflow(
+            bundle, "evaluate", overlays, {**only_given(overrides), **(settings or {})}, trust=trust
+        )
+        results = workflow.run()
     return results[-1] if results else None

@@ -66,7 +66,9 @@ class SubsetSweepInferer(Inferer):
         super().__init__()
         unknown = sorted(set(kwargs) - {"sigma_scale", "sw_device", "device"})
         if unknown:
-            raise TypeError(f"unknown arguments {unknown}; allowed beside those named are sigma_scale, sw_device, device")
+            raise TypeError(
+                f"unknown arguments {unknown}; allowed beside those named are sigma_scale, sw_device, device"
+            )
         check_window_batch(sw_batch_size)
         self.roi_size = roi_size
         self.sw_batch_size = sw_batch_size

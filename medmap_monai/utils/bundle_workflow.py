@@ -47,7 +47,7 @@ def open_workflow(
         bundle: the bundle's folder, or the name of one that came with this package.
         config: name of a file in its ``configs`` (``inference``), without suffix.
         overlays: names in ``configs`` or paths of JSON/YAML files that are merged over it, in order.
-        overrides: config ids to replace, such as ``{"dataset_dir": "studies"}``; None values are left out.
+        overrides: config ids to replace, such as ``{"dataset_dir": "studies"}``; None is a value like others.
         workflow_type: ``infer`` or ``train``, MONAI's property table.
         trust: False gives MONAI's warning that a bundle is code, once per bundle and process; a bundle that came with
             this package is as trustworthy as the package, and gives none.
@@ -59,7 +59,7 @@ def open_workflow(
     root = find_bundle(bundle)
     configs = root / "configs"
     files = [_config_file(configs, name) for name in (config, *overlays)]
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    given = dict(overrides or {})
     _check_keys(configs, files, given)
     if not trust:
         _warn_of_code(root, files)
@@ -77,8 +77,15 @@ def open_workflow(
     return workflow
 
 
+def only_given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """``arguments`` without those that are None: a caller's way to say that the configuration keeps its own value."""
+    return {key: value for key, value in arguments.items() if value is not None}
+
+
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
-    """``["sw_batch_size=4", "roi_size=[64,64,64]"]`` -> a dict; values are YAML, so numbers and lists keep their type.
+    """``["sw_batch_size=4", "roi_size=[64,64,64]"]`` -> a dict; values are YAML: numbers and lists keep their type.
+
+    ``null`` is None, which a configuration takes as it takes any other value.
 
     Raises:
         ValueError: for a pair without ``=``.

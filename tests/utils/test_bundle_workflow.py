@@ -8,18 +8,29 @@ from pathlib import Path
 
 import pytest
 
-from medmap_monai.utils.bundle_workflow import open_workflow, parse_overrides
+from medmap_monai.utils.bundle_workflow import only_given, open_workflow, parse_overrides
 
 
 def test_overlays_and_overrides(make_bundle: Callable[..., Path]) -> None:
     bundle = make_bundle()
     plain = open_workflow(bundle, "inference")
     assert plain.parser["roi_size"] == [80, 80, 80]
-    small = open_workflow(bundle, "inference", ["phantom"], {"roi_size": [16, 16, 16], "edition": None})
+    small = open_workflow(bundle, "inference", ["phantom"], {"roi_size": [16, 16, 16]})
     assert small.parser["roi_size"] == [16, 16, 16]
-    assert small.parser["edition"] == "brats2020"  # None leaves the configured value
+    assert small.parser["edition"] == "brats2020"
     assert small.parser["network_def"]["channels"] == [8, 16, 32, 64]
     assert small.parser.get_parsed_content("bundle_root") == str(bundle)
+
+
+def test_none_is_a_value_and_arguments_that_were_not_given_are_none(make_bundle: Callable[..., Path]) -> None:
+    """``--set decision=null`` once changed nothing, and nobody was told."""
+    bundle = make_bundle()
+    given = {"edition": "brats2021", **parse_overrides(["roi_size=null"])}
+    parser = open_workflow(bundle, "inference", (), given).parser
+    assert parser.get_parsed_content("edition") == "brats2021"
+    assert parser.get_parsed_content("roi_size") is None
+    assert open_workflow(bundle, "inference").parser.get_parsed_content("roi_size") == [80, 80, 80]
+    assert only_given({"device": None, "resample": False, "edition": ""}) == {"resample": False, "edition": ""}
 
 
 def test_what_is_missing_is_named(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
@@ -30,11 +41,12 @@ def test_what_is_missing_is_named(make_bundle: Callable[..., Path], tmp_path: Pa
 
 
 def test_overrides_keep_their_types() -> None:
-    pairs = ["a=4", "b=[1, 2]", "c=true", "d=text", "e=0.5", "train#trainer#max_epochs=2", "f=", "g=x=y"]
+    pairs = ["a=4", "b=[1, 2]", "c=true", "n=null", "d=text", "e=0.5", "train#trainer#max_epochs=2", "f=", "g=x=y"]
     assert parse_overrides(pairs) == {
         "a": 4,
         "b": [1, 2],
         "c": True,
+        "n": None,
         "d": "text",
         "e": 0.5,
         "train#trainer#max_epochs": 2,
