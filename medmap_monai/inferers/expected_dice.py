@@ -53,12 +53,14 @@ class ExpectedDiceDecision:
 
     Args:
         regions: class indices of nested regions, the outermost, with every class but background, first.
-        temperatures: scores are divided by, one per region; None: 1.
+        temperature: scores are divided by it.
         smallest_seed: voxels; findings with fewer are left as they are, neither grown nor removed.
+        reach: voxels; how far a finding may grow, and from where on a voxel is not asked. Without a limit (None) the
+            small probabilities of a whole brain add up, and lower the threshold of a small tumour far too much.
 
     Raises:
-        ValueError: regions that are not nested, that leave a class out or hold background; a temperature that is not
-            positive or not one per region; a negative ``smallest_seed``.
+        ValueError: regions that are not nested, that leave a class out or hold background; a temperature or
+            a ``reach`` that is not positive; a negative ``smallest_seed``.
 
     Example:
         >>> decide = ExpectedDiceDecision([[1, 2], [2]])
@@ -70,12 +72,14 @@ class ExpectedDiceDecision:
     def __init__(
         self,
         regions: Sequence[Sequence[int]],
-        temperatures: Sequence[float] | None = None,
+        temperature: float = 1.0,
         smallest_seed: int = 0,
+        reach: float | None = None,
     ) -> None:
         self.regions = tuple(tuple(int(c) for c in region) for region in regions)
-        self.temperatures = (1.0,) * len(self.regions) if temperatures is None else tuple(map(float, temperatures))
+        self.temperature = float(temperature)
         self.smallest_seed = int(smallest_seed)
+        self.reach = None if reach is None else float(reach)
         if not self.regions or not all(self.regions):
             raise ValueError(f"regions must be lists of class indices, got {regions}")
         for outer, inner in zip(self.regions, self.regions[1:], strict=False):
@@ -83,10 +87,12 @@ class ExpectedDiceDecision:
                 raise ValueError(f"regions must be nested, the outermost first; {list(inner)} is no part of {outer}")
         if min(self.regions[0]) < 1:
             raise ValueError(f"classes of regions must be indices from 1 (0 is background), got {self.regions[0]}")
-        if len(self.temperatures) != len(self.regions) or min(self.temperatures) <= 0:
-            raise ValueError(f"temperatures must be {len(self.regions)} positive numbers, got {self.temperatures}")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
         if self.smallest_seed < 0:
             raise ValueError(f"smallest_seed must not be negative (voxels), got {smallest_seed}")
+        if self.reach is not None and self.reach <= 0:
+            raise ValueError(f"reach must be positive (voxels) or None, got {reach}")
 
     def __call__(self, scores: Tensor, probabilities: bool = False) -> Tensor:
         """Logits (B, K, ...), or with ``probabilities`` those -> logits of the decision, same shape.
@@ -106,8 +112,9 @@ class ExpectedDiceDecision:
         seeds = _large(plain > 0, self.smallest_seed)
         if not bool(seeds.any()):
             return scores
-        odds = self._odds(scores, 0, torch.ones_like(seeds))
-        inside = _touched(seeds | (odds > 0), seeds)
+        near = torch.ones_like(seeds) if self.reach is None else _within(seeds, self.reach)
+        odds = self._odds(scores, 0, near)
+        inside = _touched(seeds | (near & (odds > 0)), seeds)
         best = _signed(odds, inside)  # background has 0
         decided = torch.zeros_like(scores)
         grown = inside
@@ -122,13 +129,14 @@ class ExpectedDiceDecision:
             shell = [c for c in region if c not in inner]
             decided[shell] = best - against.clamp(min=0) + scores[shell] - scores[shell].amax(dim=0)
             best = best + against.clamp(max=0)
-        return torch.where((plain > 0) & ~grown, scores, decided)  # what is too small to grow stays
+        # what is far off, and what is too small to grow, stays as it is, its edges between voxels included
+        return torch.where(near & ((plain == 0) | grown), decided, scores)
 
     def _odds(self, scores: Tensor, level: int, where: Tensor) -> Tensor:
         """Log-odds of the region of ``level`` over those of its threshold, which is chosen among ``where``."""
         region = list(self.regions[level])
         others = [c for c in range(len(scores)) if c not in region]
-        tempered = scores / self.temperatures[level]
+        tempered = scores / self.temperature
         odds = tempered[region].logsumexp(dim=0) - tempered[others].logsumexp(dim=0)
         threshold, _ = best_threshold(odds[where].sigmoid())
         return odds - math.log(max(threshold, _TINY) / (1 - threshold))
@@ -157,6 +165,12 @@ def _touched(mask: Tensor, seeds: Tensor) -> Tensor:
     kept[np.unique(parts[seeds.cpu().numpy()])] = True
     kept[0] = False
     return torch.from_numpy(kept[parts]).to(mask.device)
+
+
+def _within(mask: Tensor, reach: float) -> Tensor:
+    """The voxels at most ``reach`` voxels from ``mask``."""
+    distance = ndimage.distance_transform_edt(~mask.cpu().numpy())
+    return torch.from_numpy(distance <= reach).to(mask.device)
 
 
 def _parts(mask: Tensor) -> np.ndarray:

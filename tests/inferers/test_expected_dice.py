@@ -69,7 +69,7 @@ def test_regions_lie_in_each_other_and_reach_further_the_higher_the_temperature(
     scores = scores_of(blob(1.0) - 0.5, blob(1.5), blob(1.2) - 0.6)
     volumes = []
     for temperature in (1.0, 1.3):
-        found = ExpectedDiceDecision(NESTED, [temperature] * 3)(scores).argmax(1)
+        found = ExpectedDiceDecision(NESTED, temperature)(scores).argmax(1)
         volumes.append(int((found > 0).sum()))
     assert int((scores.argmax(1) > 0).sum()) < volumes[0] < volumes[1]
 
@@ -109,6 +109,23 @@ def test_a_finding_that_is_too_small_is_neither_grown_nor_removed() -> None:
     grown = ExpectedDiceDecision([[1]], smallest_seed=count)(scores).argmax(1)[0]
     assert int(grown[corner].sum()) > count
     assert torch.equal(ExpectedDiceDecision([[1]], smallest_seed=10**6)(scores), scores)
+    near = ExpectedDiceDecision([[1]], smallest_seed=count + 1, reach=5)(scores)
+    assert torch.equal(near[0, :, *corner], scores[0, :, *corner])  # also for whoever interpolates
+
+
+def test_a_finding_grows_no_further_than_its_reach() -> None:
+    """And what lies beyond has no say: the small probabilities of a whole volume would lower the threshold."""
+    scores = scores_of(blob(1.0, 40, (19, 19, 19), 3.0).clamp(min=-4.0))
+    plain = scores.argmax(1)[0] > 0
+    volumes = []
+    for reach in (1, 2, 4, None):
+        found = ExpectedDiceDecision([[1]], 1.5, reach=reach)(scores).argmax(1)[0] > 0
+        volumes.append(int(found.sum()))
+        assert not bool((plain & ~found).any())
+        if reach is not None:
+            apart = torch.nn.functional.max_pool3d(plain[None].float(), 2 * reach + 1, 1, reach)[0] == 0
+            assert not bool((found & apart).any())
+    assert int(plain.sum()) < volumes[0] <= volumes[1] <= volumes[2] < volumes[3] / 2
 
 
 def test_classes_that_share_a_region_keep_their_order() -> None:
@@ -127,7 +144,7 @@ def test_both_inferers_decide_alike(blend: str) -> None:
             parameter.mul_(2)
     image = MetaTensor(torch.rand(1, 2, 12, 17, 10, generator=torch.Generator().manual_seed(0)))
     options = {"roi_size": (8, 8, 7), "sw_batch_size": 3, "blend": blend}
-    decision = ExpectedDiceDecision([[1, 2], [2]], [1.5, 1.5])
+    decision = ExpectedDiceDecision([[1, 2], [2]], 1.5)
     labels = SubsetSweepInferer(**options, decision=decision)(image, network)
     scores = SubsetSweepInferer(**options, decision=decision, output="scores", memory_limit=1)(image, network)
     changed = 0
@@ -168,9 +185,9 @@ def test_scores_that_are_not_finite_do_not_become_labels() -> None:
         ([[1, 2], [1, 2]], {}, "must be nested"),
         ([[0, 1]], {}, "from 1"),
         ([[1], []], {}, "lists of class indices"),
-        ([[1, 2], [1]], {"temperatures": [1.0]}, "2 positive numbers"),
-        ([[1]], {"temperatures": [0.0]}, "1 positive numbers"),
+        ([[1]], {"temperature": 0.0}, "must be positive"),
         ([[1]], {"smallest_seed": -1}, "must not be negative"),
+        ([[1]], {"reach": 0}, "must be positive"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(regions, options, message) -> None:  # type: ignore[no-untyped-def]
@@ -184,7 +201,7 @@ def test_regions_must_hold_every_class_of_the_scores() -> None:
 
 
 def test_a_record_describes_the_decision() -> None:
-    """So that other temperatures make a result anew."""
-    told = describe(ModalitySlidingWindowInferer(8, decision=ExpectedDiceDecision(NESTED, [1.5, 2, 2], 5)))
-    assert told["decision"]["temperatures"] == [1.5, 2.0, 2.0]
+    """So that another temperature makes a result anew."""
+    told = describe(ModalitySlidingWindowInferer(8, decision=ExpectedDiceDecision(NESTED, 1.5, 5)))
+    assert told["decision"]["temperature"] == 1.5
     assert np.array_equal(told["decision"]["regions"][1], [1, 3])
