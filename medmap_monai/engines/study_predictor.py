@@ -36,7 +36,7 @@ from medmap_monai.transforms.small_findings import REMOVED
 from medmap_monai.utils.colour_tables import write_colour_tables
 from medmap_monai.utils.counted import counted
 from medmap_monai.utils.files import write_text
-from medmap_monai.utils.half_precision import half_precision
+from medmap_monai.utils.half_precision import amp_arguments
 from medmap_monai.utils.output import (
     PredictionTable,
     label_map_path,
@@ -109,7 +109,7 @@ class StudyPredictor(SupervisedEvaluator):
         self._seen: TrainingCases | None = None
         self._amp = bool(kwargs.get("amp", False))
         if self._amp:
-            kwargs["amp_kwargs"] = {"dtype": half_precision(device), **(kwargs.get("amp_kwargs") or {})}
+            kwargs["amp_kwargs"] = amp_arguments(device, kwargs.get("amp_kwargs"))
         self._postprocessing = kwargs.get("postprocessing")
         prepare = PrepareBatchExtraInput({"modality_mask": "modality_mask"})
         super().__init__(torch.device(device), val_data_loader, network, prepare_batch=prepare, **kwargs)

@@ -26,7 +26,7 @@ from medmap_monai.losses.label_maps import check_classes
 from medmap_monai.methods.base import Method, MethodOutput
 from medmap_monai.methods.masks import check_masks
 from medmap_monai.utils.current_device import current_device
-from medmap_monai.utils.half_precision import half_precision
+from medmap_monai.utils.half_precision import amp_arguments
 
 LOSSES = "losses"
 PER_MODALITY = "per_modality"
@@ -114,7 +114,7 @@ class ModalityTrainer(SupervisedTrainer):
             kwargs["amp"] = precision != "float32" and torch.device(device).type == "cuda"
             kwargs["amp_kwargs"] = {"dtype": getattr(torch, precision)}
         elif kwargs.get("amp"):
-            kwargs["amp_kwargs"] = {"dtype": half_precision(device), **(kwargs.get("amp_kwargs") or {})}
+            kwargs["amp_kwargs"] = amp_arguments(device, kwargs.get("amp_kwargs"))
         masks = {"modality_mask": "modality_mask", "present_mask": "present_mask", "label": "label"}
         super().__init__(
             device=device,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from medmap_monai.utils.current_device import current_device
@@ -20,3 +23,8 @@ def half_precision(device: str | torch.device) -> torch.dtype:
             native = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float16
     return torch.bfloat16 if kind == "cpu" else torch.float16
+
+
+def amp_arguments(device: str | torch.device, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Arguments of ``torch.autocast``: those ``given``, and where they name no type, :func:`half_precision`."""
+    return {"dtype": half_precision(device), **(given or {})}
