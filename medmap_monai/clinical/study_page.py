@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy.ndimage import label
-
 from medmap_monai import __version__
 from medmap_monai.clinical.extras import need
 from medmap_monai.clinical.segment_codes import segment_code
 from medmap_monai.clinical.volume import Volume
+from medmap_monai.utils.connected_parts import connected_parts
 from medmap_monai.utils.files import write_text
 from medmap_monai.utils.preparation import TOLD_BY_PREPARATION
 
@@ -99,11 +97,11 @@ def _class(name: str, index: int, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _pieces(labels: Volume) -> str:
     """How many separate pieces are segmented, and the ml of the largest: small ones far away are often false."""
-    pieces, count = label(labels.data > 0, structure=np.ones((3, 3, 3)))
-    if count < 2:
+    _, sizes = connected_parts(labels.data > 0)
+    if len(sizes) < 2:
         return ""
-    largest = float(np.bincount(pieces.ravel())[1:].max()) * labels.voxel_ml
-    return f"in {count} separate pieces, the largest {largest:.1f} ml"
+    largest = float(sizes.max()) * labels.voxel_ml
+    return f"in {len(sizes)} separate pieces, the largest {largest:.1f} ml"
 
 
 def _all_names(record: Mapping[str, Any]) -> list[str]:

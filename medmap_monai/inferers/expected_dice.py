@@ -10,8 +10,10 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from medmap_monai.utils.connected_parts import connected_parts
+
 _TINY = 1e-6  # keeps logarithms of probabilities finite
-_SURE = 1e-3
+_SURE = 1e-3  # least distance of a decided score from the one it beats
 
 
 def best_threshold(probabilities: Tensor) -> tuple[float, float]:
@@ -44,7 +46,7 @@ class ExpectedDiceDecision:
 
     Where a network is unsure, as with one sequence alone, few voxels reach one half, and the class of the largest score
     leaves out much of what is there. Here each region is cut where its expected Dice is highest
-    (:func:`best_threshold`), the outermost among all voxels, each further one among those of the region around it. It
+    (:func:`best_threshold`), the outermost near what is found, each further one among those of the region around it. It
     decides how far a finding reaches, never whether there is one: a finding grows from what the largest score calls
     it, and a region that the largest score nowhere sees stays empty. Source: ours, with the threshold of Lipton et al.
 
@@ -152,16 +154,15 @@ def _large(mask: Tensor, smallest: int) -> Tensor:
     """The connected parts of ``mask`` (over faces, edges and corners) of at least ``smallest`` voxels."""
     if smallest <= 1 or not bool(mask.any()):
         return mask
-    parts = _parts(mask)
-    large = np.bincount(parts.ravel()) >= smallest
-    large[0] = False
+    parts, sizes = connected_parts(mask.cpu().numpy())
+    large = np.concatenate([[False], sizes >= smallest])
     return torch.from_numpy(large[parts]).to(mask.device)
 
 
 def _touched(mask: Tensor, seeds: Tensor) -> Tensor:
     """The connected parts of ``mask`` that hold a voxel of ``seeds``."""
-    parts = _parts(mask)
-    kept = np.zeros(int(parts.max()) + 1, dtype=bool)
+    parts, sizes = connected_parts(mask.cpu().numpy())
+    kept = np.zeros(len(sizes) + 1, dtype=bool)
     kept[np.unique(parts[seeds.cpu().numpy()])] = True
     kept[0] = False
     return torch.from_numpy(kept[parts]).to(mask.device)
@@ -171,8 +172,3 @@ def _within(mask: Tensor, reach: float) -> Tensor:
     """The voxels at most ``reach`` voxels from ``mask``."""
     distance = ndimage.distance_transform_edt(~mask.cpu().numpy())
     return torch.from_numpy(distance <= reach).to(mask.device)
-
-
-def _parts(mask: Tensor) -> np.ndarray:
-    parts: np.ndarray = ndimage.label(mask.cpu().numpy(), np.ones((3,) * mask.ndim))[0]
-    return parts

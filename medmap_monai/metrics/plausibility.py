@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from medmap_monai.utils.connected_parts import connected_parts
 from medmap_monai.utils.voxel_volume import voxel_ml
 
 
@@ -100,7 +101,6 @@ def _edge_share(segmented: NDArray[np.bool_], brain: NDArray[np.bool_], edges: N
 
 def _parts(segmented: NDArray[np.bool_], voxel_ml: float) -> tuple[int, float]:
     """Number of connected parts that are not tiny, and the share of the segmentation in those that are."""
-    labels, _ = ndimage.label(segmented, np.ones((3, 3, 3)))
-    sizes = np.bincount(labels.ravel())[1:]
+    _, sizes = connected_parts(segmented)
     large = sizes * voxel_ml >= _LEAST_PART_ML
     return int(large.sum()), float(sizes[~large].sum() / sizes.sum())

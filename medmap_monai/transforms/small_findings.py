@@ -10,8 +10,8 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from scipy import ndimage
 
+from medmap_monai.utils.connected_parts import connected_parts
 from medmap_monai.utils.counted import counted
 from medmap_monai.utils.voxel_volume import voxel_ml
 
@@ -29,8 +29,8 @@ def remove_small_findings(labels: torch.Tensor, voxel: float, smallest: float) -
     """
     if smallest <= 0:
         return []
-    found, count = ndimage.label((labels[0] > 0).cpu().numpy(), np.ones((3, 3, 3)))
-    volumes = np.bincount(found.ravel(), minlength=count + 1) * voxel
+    found, sizes = connected_parts((labels[0] > 0).cpu().numpy())
+    volumes = np.concatenate([[0.0], sizes * voxel])  # the first is of what is no finding
     small = volumes < smallest
     small[0] = False
     labels[0][torch.from_numpy(small[found]).to(labels.device)] = 0
