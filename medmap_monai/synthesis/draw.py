@@ -132,7 +132,7 @@ def sample_volume(volume: Tensor, points: Tensor, spacing: float) -> Tensor:
     """
     half = torch.tensor([(n - 1) / 2 * spacing for n in volume.shape[1:]], device=points.device)
     grid = (points / half).flip(-1).reshape(1, -1, 1, 1, 3)
-    values = F.grid_sample(volume[None].float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    values = _linear(volume.float(), grid)
     return values.reshape(volume.shape[0], *points.shape[:-1])
 
 
@@ -143,4 +143,9 @@ def sample_rigid(image: Tensor, turn: np.ndarray, shift: np.ndarray, spacing: fl
     theta = np.ascontiguousarray(matrix[:, [2, 1, 0, 3]])
     size = [1, 1, *image.shape]
     grid = F.affine_grid(torch.from_numpy(theta).to(image)[None], size, align_corners=True)
-    return F.grid_sample(image[None, None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0, 0]
+    return _linear(image[None], grid)[0]
+
+
+def _linear(volume: Tensor, grid: Tensor) -> Tensor:
+    """``volume`` (C, X, Y, Z) at ``grid`` (1, ..., 3), which is -1 and 1 at the outermost voxels; zero outside."""
+    return F.grid_sample(volume[None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
