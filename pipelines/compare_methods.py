@@ -67,8 +67,8 @@ class Comparison:
         """The cohorts that ``stages`` need, and the fixed availability of every training case."""
         p = self.protocol
         number = p["train_cases"] + p["val_cases"]
-        if "score" in stages:  # numbered on: no test case bears the name of a training case
-            self._cohort("test", p["test_cases"], number)
+        if "score" in stages:  # numbered on, where the plan says nothing else: no test case has a training case's name
+            self._cohort("test", p["test_cases"], p.get("test_first_case", number))
         if "train" not in stages:
             return
         train = self._cohort("train", number, 0)

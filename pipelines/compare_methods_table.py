@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import fill as fill_text
@@ -53,7 +54,7 @@ class Results:
         plan: content of ``compare_methods.json``.
 
     Raises:
-        ValueError: when there is no run at all.
+        ValueError: when there is no run at all, or runs were scored on different test cases.
     """
 
     def __init__(self, records: ComparisonRecords, plan: dict[str, Any]) -> None:
@@ -61,6 +62,7 @@ class Results:
             raise ValueError("no finished run; run pipelines/compare_methods.py first")
         self.plan = plan
         self.table = records.dice()
+        check_same_cases(self.table)
         self.distances = records.hd95()
         self.examples = records.examples()
         self.measured_gap = records.gap
@@ -95,6 +97,18 @@ class Results:
             per_case[variant] = self.inside(table, group).groupby(["seed", "case_id"])["dice"].mean().sort_index()
         gain = (per_case[second] - per_case[first]).unstack("seed")
         return Difference(gain.mean(axis=0).tolist(), bootstrap_interval(gain.mean(axis=1).to_numpy()))
+
+
+def check_same_cases(table: pd.DataFrame) -> None:
+    """ValueError unless every run was scored on the same test cases: means over other cases cannot be compared."""
+    cases = table.groupby(["variant", "seed"])["case_id"].agg(frozenset).to_dict()
+    usual = Counter(cases.values()).most_common(1)[0][0]
+    for (variant, seed), own in cases.items():
+        if own != usual:
+            raise ValueError(
+                f"{variant} seed {seed} was scored on other test cases than most runs ({len(own & usual)} of its "
+                f"{len(own)} are among their {len(usual)}): score it on those, or all of them on its own"
+            )
 
 
 def scores(results: Results, suite: dict[str, Any]) -> str:

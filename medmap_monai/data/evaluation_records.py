@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from medmap_monai.data.study_dataset import ERROR
 from medmap_monai.data.training_cases import UNKNOWN, UNSEEN, TrainingCases
 from medmap_monai.utils.counted import are, counted
 from medmap_monai.utils.synthetic import cohort_marker
+
+_log = logging.getLogger(__name__)
 
 #: fold that takes every case, training cases too
 ALL = "all"
@@ -106,6 +109,18 @@ class EvaluationRecords:
                     f"the weights have seen all {counted(len(records), 'case')} of {self.source} in training "
                     f"or validation: there is nothing to test them on. fold={ALL} (--fold {ALL}) scores them, "
                     "and says so"
+                )
+            left_out = len(records) - len(unseen)
+            if left_out:
+                _log.warning(
+                    "%s of %s %s left out: the weights have seen %s in training or validation; fold=%s (--fold %s) "
+                    "scores all",
+                    left_out,
+                    counted(len(records), "case"),
+                    are(left_out),
+                    "it" if left_out == 1 else "them",
+                    ALL,
+                    ALL,
                 )
             records = unseen
         return [records[case_id] for case_id in sorted(records)]

@@ -67,7 +67,8 @@ class EvaluationSamples(Dataset[dict[str, Any]]):
             return record
         try:
             study = record.get("study")
-            origin = {ORIGIN: case_origin(study, self.transform)} if isinstance(study, Study) else {}
+            granted = record.get("available")
+            origin = {ORIGIN: case_origin(study, self.transform, available=granted)} if isinstance(study, Study) else {}
             return {**self.transform(record), **origin, "case_id": record["case_id"]}
         except Exception as error:
             file, reason = failure_of(error)

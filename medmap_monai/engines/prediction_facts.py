@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from medmap_monai.engines.fingerprint import software_versions, weights_sha256
+from medmap_monai.engines.how_segmented import how_segmented, unlike_measured
 from medmap_monai.metrics.reliability import RELIABILITY_FILE, ExpectedQuality, expected_quality, read_reliability
 from medmap_monai.utils.describe import describe, description_sha256
 from medmap_monai.utils.files import file_sha256
@@ -112,7 +113,7 @@ def collect_facts(
     versions = software_versions()
     root = Path(bundle) if bundle is not None else _bundle_of(path)
     metadata = _metadata(root)
-    content, remarks = _reliability(path, reliability, weights["sha256"])
+    content, remarks = _reliability(path, reliability, weights["sha256"], how_segmented(protocol, parts))
     configured = {"network": str(network), "parts": describe(dict(parts)), "version": versions["medmap_monai"]}
     return PredictionFacts(
         model=root.resolve().name if root is not None and metadata else type(network).__name__,
@@ -138,7 +139,7 @@ def _metadata(root: Path | None) -> dict[str, Any]:
 
 
 def _reliability(
-    checkpoint: Path | None, given: str | os.PathLike[str] | None, sha256: str
+    checkpoint: Path | None, given: str | os.PathLike[str] | None, sha256: str, how: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
     """The expected quality of these weights, and what is to be said about it."""
     beside = None if checkpoint is None else checkpoint.parent / RELIABILITY_FILE
@@ -155,5 +156,9 @@ def _reliability(
     belongs = (content.get("checkpoint") or {}).get("sha256")
     if belongs and belongs != sha256:
         text = f"{path} was measured with other weights ({belongs[:12]}, these are {sha256[:12]})"
+        return (content, (text,)) if given is not None else (None, (f"the expected quality is unknown: {text}",))
+    unlike = unlike_measured(content, how)
+    if unlike:
+        text = f"{path} was measured otherwise: {'; '.join(unlike)}"
         return (content, (text,)) if given is not None else (None, (f"the expected quality is unknown: {text}",))
     return content, ()

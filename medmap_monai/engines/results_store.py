@@ -100,7 +100,7 @@ class ResultsStore:
 
     def origin_path(self, case_id: str) -> Path:
         """Where it is written what the rows of a finished case were computed from."""
-        return self.folder / ORIGINS_FOLDER / f"{_file_name(case_id)}.json"
+        return origin_path(self.folder, case_id)
 
     def read_origin(self, case_id: str) -> dict[str, Any]:
         """What :meth:`write_origin` wrote; empty where that cannot be read."""
@@ -141,6 +141,16 @@ class ResultsStore:
         write_text(self.case_path(case_id), _csv(METRICS_COLUMNS, rows))
         self.failure_path(case_id).unlink(missing_ok=True)
 
+    def tell_fold(self, case_id: str, fold: str) -> None:
+        """Say of a finished case whether the weights have seen it, where that is known better now than it was then."""
+        path = self.case_path(case_id)
+        if not path.is_file():
+            return
+        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
+        if rows and tuple(rows[0]) == METRICS_COLUMNS and any(row[-1] != fold for row in rows[1:]):
+            plain = [[*map(plain_cell, row[:-1]), fold] for row in rows[1:]]
+            write_text(path, _csv(METRICS_COLUMNS, plain))
+
     def write_failure(self, case_id: str, file: str, reason: str) -> None:
         """Store why a case could not be evaluated; it is tried again on restart."""
         row = (case_id, file, " ".join(reason.split()))
@@ -167,6 +177,11 @@ class ResultsStore:
         write_text(self.folder / FAILURES_FILE, _joined(FAILURES_COLUMNS, [self.failure_path(c) for c in bad]))
         write_text(self.folder / METRICS_FILE, _joined(METRICS_COLUMNS, [self.case_path(c) for c in good]))
         return bad
+
+
+def origin_path(folder: str | os.PathLike[str], case_id: str) -> Path:
+    """Where an evaluation in ``folder`` says what the rows of a case were computed from."""
+    return Path(folder) / ORIGINS_FOLDER / f"{_file_name(case_id)}.json"
 
 
 def read_metrics(path: str | os.PathLike[str]) -> pd.DataFrame:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from monai.data import DataLoader
@@ -28,6 +27,7 @@ from medmap_monai.engines.evaluation_progress import EvaluationProgress
 from medmap_monai.engines.evaluation_samples import FILE, EvaluationSamples
 from medmap_monai.engines.evaluation_work import EvaluationWork
 from medmap_monai.engines.fingerprint import software_versions, weights_sha256
+from medmap_monai.engines.how_segmented import describe_inferer
 from medmap_monai.engines.results_store import FAILURES_FILE, METRICS_FILE, SUMMARY_FILE, ResultsStore, read_metrics
 from medmap_monai.engines.score_pool import ScorePool
 from medmap_monai.engines.training_checkpoint import load_model
@@ -40,7 +40,6 @@ from medmap_monai.metrics.summary import summarise
 from medmap_monai.modalities import Modalities
 from medmap_monai.transforms.pipelines import fixed_grid
 from medmap_monai.utils.counted import counted
-from medmap_monai.utils.describe import describe
 from medmap_monai.utils.files import file_sha256, write_text
 from medmap_monai.utils.half_precision import half_precision
 
@@ -158,7 +157,7 @@ class SubsetEvaluator:
             "checkpoint": weights,
             "network": type(self.network).__name__,
             "protocol": self.dataset.protocol,
-            "inference": _describe_inferer(self.inferer),
+            "inference": describe_inferer(self.inferer),
             **fixed_grid(self.dataset.transform),
             "amp": self.amp,
             "modalities": list(self.modalities),
@@ -177,7 +176,9 @@ class SubsetEvaluator:
         again = forget_changed(store, records, self.dataset.transform)
         if again:
             told = counted(len(again), "case is", "cases are")
-            _log.warning("%s evaluated again, as files have changed: %s", told, ", ".join(again[:5]))
+            _log.warning(
+                "%s evaluated again, as files have changed, or what the split grants: %s", told, ", ".join(again[:5])
+            )
         pending = [r for r in records if not self._is_done(store, str(r["case_id"]))]
         if not pending:
             return
@@ -246,6 +247,8 @@ class SubsetEvaluator:
         return None
 
     def _merge(self, store: ResultsStore, cases: EvaluationCases) -> dict[str, Any]:
+        for record in cases.records:  # model_cases.json may have come, or changed, after a case was finished
+            store.tell_fold(str(record["case_id"]), str(record.get("fold", UNKNOWN)))
         failed = store.merge(cases.names)
         table = read_metrics(self.output_dir / METRICS_FILE)
         bootstrap = self.scoring.bootstrap
@@ -283,16 +286,3 @@ class SubsetEvaluator:
                 f"the others are complete, see {self.output_dir / FAILURES_FILE}"
             )
         return summary
-
-
-def _describe_inferer(inferer: SubsetSweepInferer) -> dict[str, Any]:
-    """The settings of the windows, and of the decision where there is one, that change a score."""
-    decision = {} if inferer.decision is None else {"decision": describe(inferer.decision)}
-    return {
-        "roi_size": np.atleast_1d(inferer.roi_size).tolist(),
-        "overlap": np.atleast_1d(inferer.overlap).tolist(),
-        "mode": str(getattr(inferer.mode, "value", inferer.mode)),
-        "blend": inferer.blend,
-        "skip_background": inferer.skip_background,
-        **decision,
-    }

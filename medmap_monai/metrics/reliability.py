@@ -63,6 +63,8 @@ def write_reliability(
     for entry in summary["scores"]:
         if entry["metric"] == METRIC and entry["mean"] is not None and entry["region"] not in processed:
             cell = {"mean": entry["mean"], "ci": entry["ci"], "n": entry["n"]}
+            if "gains" in summary:  # over the cases that have both subsets
+                cell["gains"] = summary["gains"][METRIC].get(entry["region"], {}).get(entry["subset"], {})
             table.setdefault(entry["subset"], {})[entry["region"]] = cell
     if not table:
         raise ValueError("the summary holds no Dice, nothing to expect from it")
@@ -79,9 +81,18 @@ def write_reliability(
         "synthetic": summary.get("synthetic"),
         "cases": summary.get("n_cases"),
         "checkpoint": summary.get("checkpoint"),
+        "settings": _settings(summary),
         "subsets": table,
     }
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _settings(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What beside weights and protocol the label maps came from; a prediction made otherwise has another quality."""
+    found = {key: summary[key] for key in ("inference", "smallest_finding") if key in summary}
+    if found:
+        found["grid"] = {key: summary[key] for key in ("orientation", "spacing") if key in summary}
+    return found
 
 
 def read_reliability(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -124,16 +135,26 @@ def expected_quality(reliability: Mapping[str, Any], subset: str | Iterable[str]
             text = f"{region} is unreliable with {name}: expected Dice {cell['mean']:.2f} (n = {cell['n']})"
             if best != name:
                 text += f", {means[best]:.2f} with {best}"
-            warnings.append(text + _advice(means, modalities, name))
+            warnings.append(text + _advice(_gains(table, region, modalities, name)))
     return ExpectedQuality(values, warnings, source)
 
 
-def _advice(means: Mapping[str, float], modalities: Modalities, name: str) -> str:
-    """Which single modality would help most, where that was evaluated."""
-    try:
-        gains = expected_gain(means, modalities, name)
+def _gains(
+    table: Mapping[str, Mapping[str, Any]], region: str, modalities: Modalities, name: str
+) -> Mapping[str, float]:
+    """What each absent modality brought, best first; empty where that is not known."""
+    cell = table[name][region]
+    if "gains" in cell:
+        return dict(cell["gains"])
+    same = {other: c[region] for other, c in table.items() if region in c and c[region]["n"] == cell["n"]}
+    try:  # a file of an earlier version; means over other numbers of cases are means over other cases
+        return expected_gain({other: c["mean"] for other, c in same.items()}, modalities, name)
     except ValueError:  # not every subset was evaluated
-        return ""
+        return {}
+
+
+def _advice(gains: Mapping[str, float]) -> str:
+    """Which single modality would help most, where that was evaluated."""
     if not gains:
         return ""
     modality, gain = next(iter(gains.items()))

@@ -10,7 +10,7 @@ import pandas as pd
 from medmap_monai.metrics.bootstrap import Bootstrap
 from medmap_monai.metrics.contribution import shapley_values
 from medmap_monai.metrics.edge_cases import Empty
-from medmap_monai.modalities import Modalities
+from medmap_monai.modalities import SUBSET_SEPARATOR, Modalities
 
 _DIGITS = 6
 _BOOTSTRAP = Bootstrap()
@@ -32,7 +32,8 @@ def summarise(table: pd.DataFrame, modalities: Modalities, bootstrap: Bootstrap 
         ``sd`` (over cases, n - 1), ``median``, ``ci`` and ``empty`` (counts by which mask was empty);
         ``averages``: per region and metric the mean over subsets of the means over cases (the last column of the
         published tables), with ``sd`` and ``ci`` over the cases that have every evaluated subset;
-        ``contribution``: metric -> region -> modality -> Shapley value, where every subset was evaluated.
+        ``contribution``: metric -> region -> modality -> Shapley value over the cases that have every subset;
+        ``gains``: metric -> region -> subset -> absent modality -> mean gain over the cases that have both.
         Numbers are rounded to 6 digits; None stands where a number does not exist.
     """
     scores: list[dict[str, Any]] = []
@@ -55,7 +56,7 @@ def summarise(table: pd.DataFrame, modalities: Modalities, bootstrap: Bootstrap 
         known = [m for m in means if m is not None]
         average["mean"] = round(float(np.mean(known)), _DIGITS) if known else None
         averages.append(average)
-    return {"scores": scores, "averages": averages, "contribution": _contribution(scores, modalities)}
+    return {"scores": scores, "averages": averages, **_modality_effects(table, modalities)}
 
 
 def case_means(block: pd.DataFrame, subset_count: int) -> pd.Series[float]:
@@ -82,17 +83,44 @@ def _rounded(value: float) -> float:
     return round(float(value), _DIGITS)
 
 
-def _contribution(scores: list[dict[str, Any]], modalities: Modalities) -> dict[str, dict[str, dict[str, float]]]:
-    wanted = len(modalities.subsets())
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for metric in CONTRIBUTION_METRICS:
-        tables: dict[str, dict[str, float]] = {}
-        for entry in scores:
-            if entry["metric"] == metric and entry["mean"] is not None:
-                tables.setdefault(entry["region"], {})[entry["subset"]] = entry["mean"]
-        found[metric] = {
-            region: {m: _rounded(v) for m, v in shapley_values(table, modalities).items()}
-            for region, table in tables.items()
-            if len(table) == wanted
-        }
+def paired_gains(wide: pd.DataFrame, modalities: Modalities) -> dict[str, dict[str, float]]:
+    """Subset -> absent modality -> mean of (score with it - score without it) over the cases that have both scores.
+
+    The difference of two means would compare other cases where studies are incomplete: those that have a sequence may
+    be easier than those that lack it.
+
+    Args:
+        wide: one row per case, one column per subset name; NaN where a case lacks it.
+        modalities: of the task.
+    """
+    columns = {frozenset(name.split(SUBSET_SEPARATOR)): name for name in map(str, wide.columns)}
+    found: dict[str, dict[str, float]] = {}
+    for held, name in columns.items():
+        gains = {}
+        for modality in modalities:
+            more = columns.get(held | {modality})
+            if modality in held or more is None:
+                continue
+            gain = (wide[more] - wide[name]).dropna()
+            if len(gain):
+                gains[modality] = _rounded(gain.mean())
+        found[name] = dict(sorted(gains.items(), key=lambda item: (-item[1], modalities.names.index(item[0]))))
     return found
+
+
+def _modality_effects(table: pd.DataFrame, modalities: Modalities) -> dict[str, dict[str, dict[str, Any]]]:
+    """``contribution`` and ``gains``; both compare subsets on the same cases only."""
+    wanted = len(modalities.subsets())
+    contribution: dict[str, dict[str, Any]] = {}
+    gains: dict[str, dict[str, Any]] = {}
+    for metric in CONTRIBUTION_METRICS:
+        contribution[metric], gains[metric] = {}, {}
+        for region, block in table[table["metric"] == metric].groupby("region", sort=False):
+            wide = block.pivot(index="case_id", columns="subset", values="value").sort_index()
+            gains[metric][str(region)] = paired_gains(wide, modalities)
+            complete = wide.dropna()
+            if len(wide.columns) == wanted and len(complete):
+                means = {str(name): float(value) for name, value in complete.mean().items()}
+                values = shapley_values(means, modalities)
+                contribution[metric][str(region)] = {m: _rounded(v) for m, v in values.items()}
+    return {"contribution": contribution, "gains": gains}

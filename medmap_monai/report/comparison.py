@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+import pandas as pd
+
 from medmap_monai.metrics.paired_tests import PairedTest, holm, paired_test
 from medmap_monai.metrics.summary import case_means
 from medmap_monai.report.runs import EvaluationRun
@@ -15,7 +17,8 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """Second run minus first run in one region, by the cases' means over all subsets.
+    """Second run minus first run in one region, by the cases' means over all subsets; a subset for which one of the
+    two has no value (``hd95_empty: nan``) is left out of both means of that case.
 
     ``adjusted`` is the p-value after Holm's correction over all regions and pairs of the same metric; ``test`` is None
     where the two runs share no case.
@@ -45,12 +48,14 @@ def compare_runs(runs: Sequence[EvaluationRun], metric: str) -> list[Comparison]
 
 
 def _test(first: EvaluationRun, second: EvaluationRun, metric: str, region: str) -> PairedTest | None:
-    means = []
+    blocks, complete = [], []
     for run in (first, second):
         block = run.table[(run.table["metric"] == metric) & (run.table["region"] == region)]
-        means.append(case_means(block, len(run.subsets)))
-    shared = means[0].index.intersection(means[1].index).sort_values()
-    one, two = means[0][shared].to_numpy(), means[1][shared].to_numpy()
-    if not ((one == one) & (two == two)).any():
+        complete.append(case_means(block, len(run.subsets)).index)
+        blocks.append(block.set_index(["case_id", "subset"])["value"])
+    cells = pd.concat(blocks, axis=1, keys=("first", "second"), join="inner").dropna()
+    cases = cells.index.get_level_values("case_id")
+    means = cells[cases.isin(complete[0]) & cases.isin(complete[1])].groupby("case_id", sort=True).mean()
+    if means.empty:
         return None
-    return paired_test(one, two)
+    return paired_test(means["first"].to_numpy(), means["second"].to_numpy())

@@ -25,7 +25,8 @@ def kept_case(run: EvaluationRun, worst: bool = False) -> CaseMaps | None:
     """
     dice = run.table[run.table["metric"] == _METRIC].groupby("case_id")["value"].mean()
     paths = {read_case_id(path): path for path in run.maps()}
-    order = sorted(paths, key=lambda case_id: (dice.get(case_id, 0), case_id))
+    paths = {case_id: path for case_id, path in paths.items() if case_id in dice.index}  # others: an earlier fold's
+    order = sorted(paths, key=lambda case_id: (dice[case_id], case_id))
     if len(order) <= worst:
         return None
     return read_case_maps(paths[order[0 if worst else len(order) // 2]])

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from medmap_monai import __version__
 from medmap_monai.engines.case_maps import CaseMaps
 from medmap_monai.engines.encoder_features import EncoderFeatures, load_features
-from medmap_monai.metrics.contribution import expected_gain
+from medmap_monai.metrics.summary import paired_gains
 from medmap_monai.report import display
 from medmap_monai.report.comparison import compare_runs
 from medmap_monai.report.contribution_figure import contribution_figure, contributions
@@ -34,7 +34,14 @@ from medmap_monai.report.figure_style import (
 from medmap_monai.report.heat_map import colour_shares, heat_map_figure
 from medmap_monai.report.kept_case import case_dice, kept_case, kept_case_figure
 from medmap_monai.report.main_table import MainTable, main_table, table_csv, table_latex
-from medmap_monai.report.runs import BALANCE_FILE, FEATURES_FILE, TRAINING_FILE, EvaluationRun, check_comparable
+from medmap_monai.report.runs import (
+    BALANCE_FILE,
+    FEATURES_FILE,
+    TRAINING_FILE,
+    EvaluationRun,
+    check_comparable,
+    unlike_references,
+)
 from medmap_monai.report.viewer_data import niivue_script, share_images, viewer_case
 from medmap_monai.utils.counted import counted
 from medmap_monai.utils.files import write_text
@@ -99,6 +106,7 @@ def write_report(
         "embeddings": writer.embeddings(),
         "curves": writer.curves(),
         "comparisons": [c for m in runs[0].metrics for c in compare_runs(runs, m)] if len(runs) > 1 else [],
+        "unlike": unlike_references(runs),
         "protocols": sorted({str(run.summary["protocol"]) for run in runs}),
         "viewer_cases": [],
         "niivue": None,
@@ -258,8 +266,15 @@ def _gains(run: EvaluationRun) -> dict[str, dict[str, dict[str, float]]]:
         means = run.means(MAIN_METRIC, region)
         if len(means) < len(run.modalities.subsets()):
             return {}
-        found[region] = {s: g for s in run.subsets if (g := expected_gain(means, run.modalities, s))}
+        found[region] = {s: g for s, g in _paired(run, region).items() if g}
     return found
+
+
+def _paired(run: EvaluationRun, region: str) -> dict[str, dict[str, float]]:
+    """Subset -> missing modality -> gain over the cases that have both, in the order of the subsets."""
+    block = run.table[(run.table["metric"] == MAIN_METRIC) & (run.table["region"] == region)]
+    gains = paired_gains(block.pivot(index="case_id", columns="subset", values="value"), run.modalities)
+    return {subset: gains[subset] for subset in run.subsets if subset in gains}
 
 
 def _largest_gain(table: Mapping[str, Mapping[str, float]]) -> float:
@@ -269,12 +284,13 @@ def _largest_gain(table: Mapping[str, Mapping[str, float]]) -> float:
 
 def _gain_data(run: EvaluationRun) -> dict[str, Any]:
     """What the page needs to answer "what would another modality bring?"."""
+    gains = {region: _paired(run, region) for region in run.regions}
     return {
         "modalities": [{"name": m, "label": display.modality_label(m)} for m in run.modalities],
         "regions": list(run.regions),
         "subsets": {
             subset: {
-                region: {"mean": e["mean"], "ci": e["ci"], "n": e["n"]}
+                region: {"mean": e["mean"], "ci": e["ci"], "n": e["n"], "gains": gains[region].get(subset, {})}
                 for region in run.regions
                 if (e := run.score(MAIN_METRIC, region, subset)) is not None
             }

@@ -12,9 +12,16 @@ from typing import Any
 
 import pandas as pd
 
-from medmap_monai.engines.results_store import FAILURES_FILE, MAPS_FOLDER, METRICS_FILE, SUMMARY_FILE, read_metrics
+from medmap_monai.engines.results_store import (
+    FAILURES_FILE,
+    MAPS_FOLDER,
+    METRICS_FILE,
+    SUMMARY_FILE,
+    origin_path,
+    read_metrics,
+)
 from medmap_monai.modalities import Modalities
-from medmap_monai.utils.json_file import read_json
+from medmap_monai.utils.json_file import read_json, read_own_record
 
 TRAINING_FILE = "training.csv"
 BALANCE_FILE = "balance.csv"
@@ -94,6 +101,16 @@ class EvaluationRun:
         return next((folder / name for folder in self.logs if (folder / name).is_file()), None)
 
     @cached_property
+    def references(self) -> dict[str, str]:
+        """Case -> SHA-256 of the label file that it was compared with, where that is known."""
+        found = {}
+        for case_id in map(str, self.table["case_id"].unique()):
+            label = (read_own_record(origin_path(self.folder, case_id)) or {}).get("files", {}).get("label") or {}
+            if label.get("sha256"):
+                found[case_id] = str(label["sha256"])
+        return found
+
+    @cached_property
     def _scores(self) -> dict[tuple[str, str, str], Mapping[str, Any]]:
         return {(e["metric"], e["region"], e["subset"]): e for e in self.summary["scores"]}
 
@@ -135,7 +152,8 @@ def read_run(
 
 
 def check_comparable(runs: Sequence[EvaluationRun]) -> None:
-    """RunError unless the runs have the same modalities, regions and subsets, and different names."""
+    """RunError unless the runs have the same modalities, regions, subsets and scores of empty regions, and different
+    names."""
     names = [run.name for run in runs]
     if len(set(names)) != len(names):
         raise RunError(f"the runs need different names, got {names}; name them with --name")
@@ -147,3 +165,21 @@ def check_comparable(runs: Sequence[EvaluationRun]) -> None:
                 raise RunError(
                     f"{first.name} and {run.name} cannot be compared: {what} are {list(one)} and {list(other)}"
                 )
+        for what in ("regions", "edge_cases"):  # of the same name, and defined otherwise
+            one, other = first.summary.get(what) or {}, run.summary.get(what) or {}
+            unlike = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
+            if unlike:
+                key = unlike[0]
+                raise RunError(
+                    f"{first.name} and {run.name} cannot be compared: {what.replace('_', ' ')}: {key} is "
+                    f"{one.get(key)} and {other.get(key)}; evaluate one of them again with the other's setting"
+                )
+
+
+def unlike_references(runs: Sequence[EvaluationRun]) -> list[str]:
+    """Case ids that several runs have and that stand for different label files; sorted."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        for case_id, sha256 in run.references.items():
+            found.setdefault(case_id, set()).add(sha256)
+    return sorted(case_id for case_id, hashes in found.items() if len(hashes) > 1)

@@ -38,6 +38,16 @@ def test_a_case_that_works_on_the_second_try_is_no_failure(tmp_path):
     assert store.merge(["a"]) == []
 
 
+def test_the_fold_of_a_finished_case_is_told_anew_and_nothing_else_changes(tmp_path):
+    store = ResultsStore(tmp_path, {"a": 1})
+    store.write_case("=1+1", "t1", [(2, "t1", 1, RegionScore("WT", "dice", 0.5, "1", "none"))], "unknown")
+    before = store.case_path("=1+1").read_text()
+    store.tell_fold("=1+1", "unseen")
+    assert store.case_path("=1+1").read_text() == before.replace(",unknown", ",unseen")
+    store.tell_fold("absent", "unseen")
+    assert not store.case_path("absent").exists()
+
+
 def test_results_of_other_settings_are_refused(tmp_path):
     ResultsStore(tmp_path, {"protocol": "clinical", "checkpoint": {"sha256": "aa"}})
     ResultsStore(tmp_path, {"protocol": "clinical", "checkpoint": {"sha256": "aa"}})

@@ -333,6 +333,7 @@ def test_training_cases_are_left_out_or_told(cohort, tmp_path, caplog):
     assert (summary["folds"], summary["n_cases"], summary["data"]) == ({"unseen": 1}, 1, "")
     assert "weights were trained on" not in caplog.text
     assert "training case" not in caplog.text
+    assert "3 of 4 cases are left out: the weights have seen them in training or validation" in caplog.text
     data = EvaluationRecords(cohort, "brats2020", fold="all")
     summary = make_evaluator(cohort, tmp_path / "all", data=data, **options).run()
     told = "2 of 4 cases are training cases and 1 of 4 cases is a validation case"
@@ -345,6 +346,10 @@ def test_training_cases_are_left_out_or_told(cohort, tmp_path, caplog):
     weights.with_name("model_cases.json").unlink()
     summary = make_evaluator(cohort, tmp_path / "unknown", **options).run()
     assert (summary["folds"], summary["n_cases"]) == ({"unknown": 4}, 4)
+    write_training_cases(weights, TrainingCases({"another": "another"}, {}))
+    summary = make_evaluator(cohort, tmp_path / "unknown", **options).run()  # finished cases are kept, not their fold
+    assert summary["folds"] == {"unseen": 4}
+    assert set(read_metrics(tmp_path / "unknown/metrics.csv")["fold"]) == {"unseen"}
     assert "not known which cases the weights were trained on" in caplog.text
 
 
@@ -359,7 +364,25 @@ def test_a_case_whose_files_have_changed_is_evaluated_again(tmp_path, caplog):
     make_evaluator(cohort, output, **options).run()
     assert (output / f"cases/{first}.csv").stat().st_mtime_ns == before[first]
     assert (output / f"cases/{second}.csv").stat().st_mtime_ns > before[second]
-    assert f"1 case is evaluated again, as files have changed: {second}" in caplog.text
+    assert f"1 case is evaluated again, as files have changed, or what the split grants: {second}" in caplog.text
+
+
+def test_a_case_of_which_a_split_grants_something_else_is_evaluated_again(tmp_path):
+    cohort, output, split = tmp_path / "cohort", tmp_path / "out", tmp_path / "split.csv"
+    first, second = write_study(cohort, 1), write_study(cohort, 2)
+    split.write_text(f"case_id,fold,available\n{first},test,flair+t2\n{second},test,\n")
+    everything = EvaluationRecords(cohort, "brats2020")
+    granted = EvaluationRecords(cohort, "brats2020", split_file=split)
+
+    def subsets(data: EvaluationRecords) -> dict[str, int]:
+        make_evaluator(cohort, output, data=data, keep_maps=0).run()
+        return read_metrics(output / "metrics.csv").groupby("case_id")["subset"].nunique().to_dict()
+
+    assert subsets(everything) == {first: 15, second: 15}
+    kept = (output / f"cases/{second}.csv").stat().st_mtime_ns
+    assert subsets(granted) == {first: 3, second: 15}
+    assert subsets(everything) == {first: 15, second: 15}
+    assert (output / f"cases/{second}.csv").stat().st_mtime_ns == kept  # the same is granted of it
 
 
 def test_what_is_no_number_or_cannot_be_written_is_that_cases_failure(cohort, tmp_path, monkeypatch):

@@ -53,6 +53,27 @@ def test_incomplete_cases_do_not_enter_the_case_average():
     assert summary["contribution"]["dice"] == {}  # a+b was not evaluated
 
 
+def test_what_a_modality_brings_is_measured_on_the_same_cases(tmp_path):
+    """Studies that lack a sequence may be the harder ones: the difference of two means is not what it brings."""
+    rows = []
+    for number in range(8):
+        easy = number < 4  # has both; b adds 0.02 in each of them
+        values = {"a": 0.88, "b": 0.5, "a+b": 0.9} if easy else {"a": 0.4}
+        rows += [(f"c{number}", ("a", "b", "a+b").index(s), s, "WT", "dice", v, "none") for s, v in values.items()]
+    summary = summarise(_table(rows), TWO, Bootstrap(resamples=10))
+    assert {s["subset"]: s["mean"] for s in summary["scores"]} == {"a": 0.64, "b": 0.5, "a+b": 0.9}
+    assert summary["gains"]["dice"]["WT"] == {"a": {"b": 0.02}, "b": {"a": 0.4}, "a+b": {}}
+    assert summary["contribution"]["dice"]["WT"] == pytest.approx({"a": 0.64, "b": 0.26})  # over the four
+    path = tmp_path / "reliability.json"
+    write_reliability({**summary, "modalities": list(TWO), "n_cases": 8}, path)
+    (warning,) = expected_quality(read_reliability(path), "a").warnings
+    assert warning.endswith("expected Dice 0.64 (n = 8), 0.90 with a+b; b would be expected to bring +0.02")
+    old = read_reliability(path)
+    for cells in old["subsets"].values():
+        del cells["WT"]["gains"]  # a file of an earlier version
+    assert "would be expected" not in expected_quality(old, "a").warnings[0]
+
+
 def _summary():
     means = {"bssfp": 0.60, "lge": 0.80, "t2": 0.45, "bssfp+lge": 0.82, "bssfp+t2": 0.7, "lge+t2": 0.84}
     means["bssfp+lge+t2"] = 0.85

@@ -82,6 +82,15 @@ def results(tmp_path: Path) -> Any:
     return tables.Results(read_runs(tmp_path), small_plan())
 
 
+def test_runs_of_other_test_cases_are_refused(tmp_path: Path) -> None:
+    """Pairing by case would quietly use those few that both have."""
+    for variant, cases in (("a", ("c1", "c2", "c3")), ("b", ("c1", "c2", "c3")), ("c", ("c3", "c4"))):
+        write_run(tmp_path, variant, 0, {(case, "t2", "WT"): 0.5 for case in cases})
+    told = r"c seed 0 was scored on other test cases than most runs \(1 of its 2 are among their 3\)"
+    with pytest.raises(ValueError, match=told):
+        tables.Results(read_runs(tmp_path), small_plan())
+
+
 PLANS = ["compare_methods", "compare_realistic", "compare_validation"]
 
 

@@ -78,7 +78,8 @@
         card.append(element("p", `${interval}n = ${now.n} cases`, "sub"));
         const list = element("ul");
         for (const m of run.modalities.filter((other) => !have.includes(other.name))) {
-          const gain = run.subsets[name([...have, m.name])][region].mean - now.mean;
+          const gain = now.gains[m.name];
+          if (gain === undefined) continue;
           const item = element("li");
           const bar = element("span", "", "gainbar");
           const inner = element("i", "", gain < 0 ? "minus" : "");
