@@ -166,13 +166,14 @@ def check_comparable(runs: Sequence[EvaluationRun]) -> None:
                     f"{first.name} and {run.name} cannot be compared: {what} are {list(one)} and {list(other)}"
                 )
         for what in ("regions", "edge_cases"):  # of the same name, and defined otherwise
-            one, other = first.summary.get(what) or {}, run.summary.get(what) or {}
-            unlike = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
+            mine: Mapping[str, Any] = first.summary.get(what) or {}
+            its: Mapping[str, Any] = run.summary.get(what) or {}
+            unlike = sorted(key for key in {*mine, *its} if mine.get(key) != its.get(key))
             if unlike:
                 key = unlike[0]
                 raise RunError(
                     f"{first.name} and {run.name} cannot be compared: {what.replace('_', ' ')}: {key} is "
-                    f"{one.get(key)} and {other.get(key)}; evaluate one of them again with the other's setting"
+                    f"{mine.get(key)} and {its.get(key)}; evaluate one of them again with the other's setting"
                 )
 
 
