@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import typer
 
 from medmap_monai import __version__
@@ -40,6 +43,9 @@ def _root(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Show the version."),
 ) -> None:
     """Segment medical images when some modalities are missing."""
+    for stream in (sys.stdout, sys.stderr):  # names of files may be in another encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 for _command in (phantom, synth, split, prepare, preprocess, evaluate, report, features, import_weights, info):

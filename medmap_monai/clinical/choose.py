@@ -40,10 +40,15 @@ def choose_images(study: SourceStudy, given: Mapping[str, str] | None = None) ->
             ``none`` leaves a modality out.
 
     Raises:
-        ValueError: an image that the user names is not in the study, or is not one image.
+        ValueError: an image that the user names is not in the study, is not one image, or is named twice.
     """
     words = dict(given or {})
     named = {modality: _named(study, word) for modality, word in words.items() if word.lower() != "none"}
+    for modality, given_image in named.items():
+        first = next(name for name, known in named.items() if known == given_image)
+        if first != modality:
+            told = f"{given_image.label} is named for more than one: {first} and {modality}"
+            raise ValueError(f"study {study.name}: {told}")
     candidates: dict[str, list[SourceImage]] = defaultdict(list)
     reasons: dict[str, str] = {}
     left_out, unclear, notes = [], [], list(study.notes)

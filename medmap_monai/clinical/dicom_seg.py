@@ -47,7 +47,7 @@ def write_dicom_seg(
     hd = need("highdicom", "dicom", "writing DICOM SEG")
     pydicom = need("pydicom", "dicom", "writing DICOM SEG")
     assert image.kind == DICOM
-    sources = [pydicom.dcmread(file) for file in image.files]
+    sources = [pydicom.dcmread(file, force=True) for file in image.files]  # some exports have no preamble
     frames = np.ascontiguousarray(labels.data.T)  # (slices, rows, columns)
     slices = int(sources[0].get("NumberOfFrames", 1)) if len(sources) == 1 else len(sources)
     expected = (slices, int(sources[0].Rows), int(sources[0].Columns))

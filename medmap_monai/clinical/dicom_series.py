@@ -18,6 +18,7 @@ from medmap_monai.clinical.volume import LPS_TO_RAS
 from medmap_monai.utils.counted import counted
 
 MINIMUM_SLICES = 8  # fewer are a localiser or a single picture; a head in 8 slices would be 2 cm apart
+_BESIDE_MM = 1.0  # a slice may lie off the line of the others by so much, or by a quarter of the distance of slices
 _MR = ("1.2.840.10008.5.1.4.1.1.4",)
 _ENHANCED_MR = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")
 _DICOM_SUFFIXES = ("", ".dcm", ".dicom", ".ima", ".img")
@@ -95,7 +96,13 @@ def read_series(files: Iterable[Path]) -> list[DicomStudy]:
     for (study_uid, series_uid), found in sorted(series.items()):
         study = studies.setdefault(study_uid, DicomStudy(uid_hash(study_uid), [], set()))
         study.identity.update(_identity(found[0][1]))
-        study.images.extend(_images(series_uid, found))
+        try:
+            study.images.extend(list(_images(series_uid, found)))
+        except Exception as error:  # one series with a broken header must not end the search for the others
+            label = f"series {found[0][1].get('SeriesNumber', '') or '?'}"
+            why = f"its header cannot be understood ({type(error).__name__}: {error})"
+            paths = tuple(path for path, _ in found)
+            study.images.append(SourceImage(DICOM, label, paths, SequenceFacts(), uid_hash(series_uid), refused=why))
     return list(studies.values())
 
 
@@ -132,7 +139,8 @@ def _images(series_uid: str, found: list[tuple[Path, Any]]) -> Iterable[SourceIm
 
 def _group(header: Any) -> tuple[Any, ...]:
     orientation = tuple(round(float(v), 2) for v in header.get("ImageOrientationPatient", None) or ())
-    return orientation, header.get("EchoTime", None) and round(float(header.EchoTime), 1)
+    echo = _number(header, "EchoTime")
+    return orientation, echo and round(echo, 1)
 
 
 def _number(header: Any, name: str) -> float | None:
@@ -173,7 +181,7 @@ def _stack(group: list[tuple[Path, Any]], label: str, key: str) -> SourceImage:
     if len(rows) > 1:
         return _refuse(image, f"its slices differ in size: {sorted(rows)}")
     spacing = [float(v) for v in group[0][1].PixelSpacing]
-    refused = stack_problem(positions[order] @ normal)
+    refused = stack_problem(positions[order] @ normal) or line_problem(positions[order])
     if refused:
         return _refuse(image, refused)
     return placed(image, orientation, positions[order], spacing)
@@ -195,6 +203,17 @@ def stack_problem(places: np.ndarray) -> str:
             f"slices are not evenly spaced: {steps[gaps[0]]:.2f} mm after slice {gaps[0] + 1}, {usual:.2f} mm elsewhere"
         )
     return ""
+
+
+def line_problem(positions: np.ndarray) -> str:
+    """Why slices at ``positions`` (N, 3), mm in order, are not stacked along one line; an empty text when they are."""
+    share = np.linspace(0, 1, len(positions))[:, None]
+    beside = np.linalg.norm(positions - (positions[0] + share * (positions[-1] - positions[0])), axis=1)
+    worst = int(beside.argmax())
+    step = float(np.linalg.norm(positions[-1] - positions[0])) / (len(positions) - 1)
+    if beside[worst] <= max(_BESIDE_MM, 0.25 * step):
+        return ""
+    return f"its slices are no straight stack: slice {worst + 1} lies {beside[worst]:.1f} mm beside its place"
 
 
 def placed(image: SourceImage, orientation: np.ndarray, positions: np.ndarray, spacing: list[float]) -> SourceImage:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medmap_monai.clinical.dicom_series import placed, stack_problem
+from medmap_monai.clinical.dicom_series import line_problem, placed, stack_problem
 from medmap_monai.clinical.extras import need
 from medmap_monai.clinical.recognise import SequenceFacts
 from medmap_monai.clinical.source import DICOM, SourceImage
@@ -17,7 +17,7 @@ from medmap_monai.clinical.source import DICOM, SourceImage
 def enhanced_image(path: Path, key: str, label: str) -> SourceImage:
     """The image of one enhanced MR file; refused where its frames are not one volume in order."""
     pydicom = need("pydicom", "dicom", "reading DICOM")
-    header = pydicom.dcmread(path, stop_before_pixels=True)
+    header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
     frames = list(header.get("PerFrameFunctionalGroupsSequence", None) or [])
     shared = (header.get("SharedFunctionalGroupsSequence", None) or [None])[0]
     image = SourceImage(DICOM, label, (path,), _facts(header, shared, frames), key)
@@ -30,6 +30,9 @@ def enhanced_image(path: Path, key: str, label: str) -> SourceImage:
     orientation = np.asarray([[float(v) for v in turn] for turn in turns])
     if np.abs(orientation - orientation[0]).max() > 0.01:
         return replace(image, refused="its frames have several orientations")
+    scales = {_scale(frame, shared) for frame in frames}
+    if len(scales) > 1:  # readers take those of the first for all
+        return replace(image, refused=f"its frames have {len(scales)} different rescale slopes or intercepts")
     rows = orientation[0].reshape(2, 3)
     positions = np.asarray([[float(v) for v in place] for place in places])
     along = positions @ np.cross(rows[0], rows[1])
@@ -39,6 +42,7 @@ def enhanced_image(path: Path, key: str, label: str) -> SourceImage:
         refused = stack_problem(along) if (np.diff(along) > 0).all() else stack_problem(np.sort(along))
         if not refused and not (np.diff(along) > 0).all():
             refused = "its frames are not in the order of their places"
+    refused = refused or line_problem(positions)
     if refused:
         return replace(image, refused=refused)
     return placed(image, rows, positions, spacing)
@@ -50,6 +54,15 @@ def _functional(name: str, frame: Any, shared: Any) -> Any:
         if found:
             return found[0]
     raise AttributeError(name)
+
+
+def _scale(frame: Any, shared: Any) -> tuple[float, float]:
+    """Rescale slope and intercept of a frame."""
+    try:
+        found = _functional("PixelValueTransformationSequence", frame, shared)
+    except AttributeError:
+        return 1.0, 0.0
+    return float(found.get("RescaleSlope", 1) or 1), float(found.get("RescaleIntercept", 0) or 0)
 
 
 def _facts(header: Any, shared: Any, frames: list[Any]) -> SequenceFacts:

@@ -45,14 +45,23 @@ def find_studies(folder: str | os.PathLike[str]) -> list[SourceStudy]:
 
 
 def _walk(root: Path) -> Iterable[Path]:
+    """Files below ``root``; links are followed, each folder once, and a dangling NIfTI link is a file that is lost."""
+    seen: set[str] = set()
+
     def unreadable(error: OSError) -> None:
         raise error
 
-    for parent, folders, names in os.walk(root, onerror=unreadable):
+    for parent, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders[:] = []
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
-            if not name.startswith(".") and name.upper() != "DICOMDIR" and path.is_file():
+            dangling = path.is_symlink() and nifti_stem(path) is not None
+            if not name.startswith(".") and name.upper() != "DICOMDIR" and (path.is_file() or dangling):
                 yield path
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from ignite.engine import Events
 from monai.engines.utils import IterationEvents
+from scipy.ndimage import maximum_filter
 
 from medmap_monai.clinical.extras import ExtraNeededError
 from medmap_monai.clinical.prepare_folder import PreparedStudy
@@ -37,12 +38,19 @@ class NativeResults:
     def __init__(self, studies: Sequence[PreparedStudy], output: Path) -> None:
         self.output = output
         self.studies: dict[str, PreparedStudy] = {}
-        for study in studies:
-            if not study.error:
-                for found in scan_studies(study.folder).studies:
-                    self.studies[found.case_id] = study
+        done = {study.folder: study for study in studies if not study.error}
+        for root in {folder.parent for folder in done}:  # as the predictor reads them: names depend on the neighbours
+            for found in scan_studies(root).studies:
+                folder = Path(next(iter(found.images.values())).path).parent
+                if folder in done:
+                    self.studies[found.case_id] = done[folder]
         self.written: dict[str, StudyResults] = {}
-        self.problems: dict[str, str] = {}
+        read = {study.name for study in self.studies.values()}
+        self.problems: dict[str, str] = {
+            study.name: f"study {study.name}: what lies in {study.folder} is not read as one study"
+            for study in done.values()
+            if study.name not in read
+        }
         self._kept: tuple[str, Volume] | None = None
 
     def forget_incomplete(self) -> None:
@@ -53,7 +61,12 @@ class NativeResults:
                 record_path(self.output, case_id).unlink(missing_ok=True)
 
     def attach(self, predictor: Any) -> None:
-        """Listen to a :class:`~medmap_monai.engines.study_predictor.StudyPredictor`."""
+        """Listen to a :class:`~medmap_monai.engines.study_predictor.StudyPredictor`, and keep it to these studies.
+
+        What else lies among the prepared studies is of earlier runs, or of studies that could not be prepared now.
+        """
+        records = predictor.records
+        records[:] = [record for record in records if str(record["case_id"]) in self.studies]
         predictor.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._keep)
         predictor.add_event_handler(Events.ITERATION_COMPLETED, self._write)
 
@@ -82,7 +95,8 @@ class NativeResults:
         labels = read_classes(self.output / str(record["output"]), record)
         used = [name for name in record["modalities"]["used"] if name in study.sources]
         images = {name: read_nifti(study.folder / study.record["sequences"][name]["output"]["file"]) for name in used}
-        results = write_study_results(study, background_outside(scores, images), record, folder)
+        decided = as_labelled(background_outside(scores, images), labels)
+        results = write_study_results(study, decided, record, folder)
         native = {name: read_classes(path, record) for name in used if (path := results.labels.get(name))}
         originals = {} if study.record["passed_through"] else {name: read_image(study.sources[name]) for name in native}
         files = [*results.labels.values(), *results.segmentations.values()]
@@ -113,6 +127,23 @@ def background_outside(probabilities: Volume, images: Mapping[str, Volume]) -> V
     masked = probabilities.data.copy()
     masked[:, outside] = 0
     masked[0, outside] = 1
+    return Volume(masked, probabilities.affine)
+
+
+def as_labelled(probabilities: Volume, labels: Volume) -> Volume:
+    """``probabilities`` (K, X, Y, Z) with background away from what ``labels`` segments.
+
+    So that what was taken out of the label map, such as findings too small to be believed, does not come back on the
+    original images. A voxel of the scores around the label map stays, as borders are interpolated.
+    """
+    step = max(probabilities.spacing)
+    reach = [int(np.ceil(step / own)) for own in labels.spacing]
+    near = maximum_filter(labels.data > 0, size=[2 * n + 1 for n in reach])
+    there = Volume(near.astype(np.float32), labels.affine)
+    away = there.on_grid(probabilities.data.shape[1:], probabilities.affine, interpolation="nearest") == 0
+    masked = probabilities.data.copy()
+    masked[:, away] = 0
+    masked[0, away] = 1
     return Volume(masked, probabilities.affine)
 
 

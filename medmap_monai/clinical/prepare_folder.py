@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -29,10 +28,9 @@ from medmap_monai.clinical.prepare_study import (
     prepare_images,
     transform_path,
 )
-from medmap_monai.clinical.source import DICOM, SourceImage, SourceStudy
+from medmap_monai.clinical.prepared_folder import clear_prepared, copy_images, require_apart, unfinished
+from medmap_monai.clinical.source import SourceImage, SourceStudy
 from medmap_monai.clinical.volume import to_itk, write_nifti
-from medmap_monai.data.file_names import nifti_stem
-from medmap_monai.data.studies import scan_studies
 from medmap_monai.utils.counted import counted
 from medmap_monai.utils.files import atomic_path, file_sha256, write_text
 from medmap_monai.utils.json_file import read_own_record
@@ -81,14 +79,16 @@ def prepare_folder(
 
     Raises:
         FileNotFoundError: nothing to prepare.
-        ValueError: ``output`` lies in ``folder``, or ``given`` for more than one study.
+        ValueError: ``output`` lies in ``folder``, a study would be prepared into the folder of its own images, or
+            ``given`` for more than one study.
         ExtraNeededError: a package is missing.
     """
     options = options or PrepareOptions()
     root, target = Path(folder).absolute(), Path(output).absolute()
-    if target == root or root in target.parents:
+    if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(root)):
         raise ValueError(f"output folder {target} lies in {root}, where it would be taken for studies; choose another")
     studies = find_studies(root)
+    require_apart(target, studies)
     if given and len(studies) > 1:
         names = ", ".join(study.name for study in studies[:5])
         raise ValueError(f"images can be named for one study, {root} holds {len(studies)}: {names}")
@@ -101,6 +101,8 @@ def prepare_folder(
             raise
         except Exception as error:
             text = str(error) or type(error).__name__
+            if not isinstance(error, _KeptError):
+                clear_prepared(target / study.name)  # what another run left must not pass for this study
             done.append(PreparedStudy(study.name, target / study.name, {}, {}, f"study {study.name}: {text}"))
         _write_table(target, done)
     return done
@@ -113,25 +115,34 @@ def _prepare(
     given: Mapping[str, str] | None,
     progress: Callable[[str, str], None],
 ) -> PreparedStudy:
-    choice = choose_images(study, given)
+    try:
+        choice = choose_images(study, given)
+    except ValueError as error:  # of the command, not of the study
+        raise _KeptError(str(error)) from error
     _require_clear(choice, options)
     progress(study.name, "check what is done")
     inputs = {modality: _files_hash(image) for modality, image in choice.images.items()}
     key = _key(inputs, choice, options)
     earlier = read_record(folder)
     if earlier is not None and earlier.get("key") == key and _complete(folder, earlier):
-        return PreparedStudy(study.name, folder, choice.images, earlier, kept=True)
-    if folder.exists():
-        (folder / PREPARED_FILE).unlink(missing_ok=True)
-        for stale in [*folder.glob("*.nii*"), *folder.glob("*.nrrd"), *folder.glob("transforms/*.tfm")]:
-            stale.unlink()
+        sources = {modality: image for modality, image in choice.images.items() if modality in earlier["sequences"]}
+        return PreparedStudy(study.name, folder, sources, earlier, kept=True)
+    if any(folder.glob("*.nii*")) and not (folder / PREPARED_FILE).is_file():
+        raise _KeptError(f"{folder} holds images that medmap prepare did not write; choose another output folder")
+    clear_prepared(folder)
     prepared = prepare_images(choice, options, lambda step: progress(study.name, step))
     progress(study.name, "write")
+    mark = unfinished(study.name, choice)  # stands there until it is known what the images are
+    write_text(folder / PREPARED_FILE, json.dumps(mark) + "\n")
     files = _write_images(study.name, choice, prepared, folder)
     record = _record(study, choice, options, prepared, inputs, files, key)
     write_text(folder / PREPARED_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     sources = {modality: image for modality, image in choice.images.items() if modality in files}
     return PreparedStudy(study.name, folder, sources, record)
+
+
+class _KeptError(PrepareError):
+    """A study that fails without its output folder being touched."""
 
 
 def _require_clear(choice: Choice, options: PrepareOptions) -> None:
@@ -179,7 +190,7 @@ def _complete(folder: Path, record: Mapping[str, Any]) -> bool:
 def _write_images(name: str, choice: Choice, prepared: PreparedImages, folder: Path) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     if prepared.passed_through:
-        return _copy_images(name, choice, folder)
+        return copy_images(name, choice, folder)
     files = {}
     for modality, volume in prepared.volumes.items():
         files[modality] = folder / f"{name}_{modality}.nii.gz"
@@ -191,34 +202,6 @@ def _write_images(name: str, choice: Choice, prepared: PreparedImages, folder: P
         with atomic_path(transform_path(folder, modality)) as temporary:
             sitk.WriteTransform(registration.transform, str(temporary))
     return files
-
-
-def _copy_images(name: str, choice: Choice, folder: Path) -> dict[str, Path]:
-    """The files as they are, bit by bit; under their own names where these are read as the same sequences."""
-    files = {}
-    for modality, image in choice.images.items():
-        source = image.files[0]
-        if image.kind == DICOM:
-            raise PrepareError(f"{image.label}: DICOM without skull on a 1 mm grid has no file to be copied")
-        files[modality] = folder / source.name
-        with atomic_path(files[modality]) as temporary:
-            shutil.copyfile(source, temporary)
-    if not _read_alike(folder, files):
-        for modality, path in list(files.items()):
-            ending = path.name[len(nifti_stem(path) or "") :]
-            files[modality] = path.rename(folder / f"{name}_{modality}{ending}")
-    return files
-
-
-def _read_alike(folder: Path, files: Mapping[str, Path]) -> bool:
-    try:
-        scan = scan_studies(folder)
-    except (OSError, ValueError):
-        return False
-    if scan.errors or len(scan.studies) != 1:
-        return False
-    read = {modality: Path(source.path).name for modality, source in scan.studies[0].images.items()}
-    return read == {modality: path.name for modality, path in files.items()}
 
 
 def _record(

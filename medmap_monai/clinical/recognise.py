@@ -23,6 +23,8 @@ from medmap_monai.clinical.sequence_rules import (
 
 #: what ContrastBolusAgent holds where none was given
 _NO_AGENT = re.compile(r"|no|none|n/?a|0|nein|non|nativ|without|ohne|keine?s?|no contrast|-+", re.IGNORECASE)
+#: "C-", "T1C-", "Gd-": without contrast agent; the sign is lost with the punctuation
+_MINUS = re.compile(r"(?<![a-z0-9])((?:[a-z0-9]*t1w?)?)[ _]?(?:c|ce|gd|gad|km)-(?![\w+])")
 #: subject and session of a BIDS file name, whose "sub" is no subtraction
 _BIDS_NAMES = re.compile(r"(?:^|_)(?:sub|ses)-[A-Za-z0-9]+")
 
@@ -78,6 +80,7 @@ def normalise(text: str) -> str:
     decomposed = unicodedata.normalize("NFKD", text)
     plain = "".join(c for c in decomposed if not unicodedata.combining(c)).lower()
     plain = re.sub(r"\u0442(?=[12])", "t", plain)  # the Cyrillic letter that looks like a T
+    plain = _MINUS.sub(r"\1 non contrast ", plain)
     return re.sub(r"\s+", " ", re.sub(r"[^\w+*/]|_", " ", plain)).strip()
 
 

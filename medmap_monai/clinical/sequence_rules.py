@@ -115,7 +115,6 @@ T1_FLAIR = Rule("T1 FLAIR", _START + _STUCK + r"t1 ?w? ?(?:[a-z]{2,3} ){0,2}(?:f
 
 T1: tuple[Rule, ...] = (
     Rule("T1", _START + _STUCK + r"t ?1(?![0-9])"),
-    Rule("T1", r"(?<![0-9])t1w?" + _END),
     Rule(
         "T1",
         _words(
@@ -127,12 +126,15 @@ T1: tuple[Rule, ...] = (
 
 T2: tuple[Rule, ...] = (
     Rule("T2", _START + _STUCK + r"t ?2(?![0-9])"),
-    Rule("T2", r"(?<![0-9])t2w?" + _END),
     Rule("T2", _words("frfse(?:xl)?|haste|ssfse|propeller|blade|multivane|cube")),
 )
 
 # Words for and against contrast agent, in the languages of the description.
 _PREPOSITION = "(?:avec|con|mit|nach|with|after|post|apres|dopo|despues de|po|s|z|med|met|com|pos|efter|na)"
+#: after which "post" speaks of the patient's treatment, not of contrast agent
+_TREATMENT = (
+    "(?:op|operat[a-z]*|surg[a-z]*|resect[a-z]*|biops[a-z]*|rt|rad[a-z]*|chemo[a-z]*|tx|treat[a-z]*|therap[a-z]*)"
+)
 _AGENT = (
     "(?:gd|gado[a-z]*|gad|contrast[a-z]*|kontrast[a-z]*|km|mdc|mezzo|injection|inj|injecte?|iv|civ|dotarem|magnevist"
     "|multihance|omniscan|prohance|gadavist|clariscan)"
@@ -141,8 +143,9 @@ WITHOUT_CONTRAST: tuple[Rule, ...] = (
     Rule(
         "without contrast agent",
         _words(
-            "pre(?! ?scan)(?: ?(?:gd|gad[a-z]*|contrast|km|c|iv|op))?|nativ[a-z]*|basale?|plain|unenhanced",
-            "non ?(?:contrast|enhanced|ce)|s/c|w/o(?: c)?",
+            "pre(?! ?scan)(?: ?(?:gd|gad[a-z]*|contrast[a-z]*|km|c|iv|op))?|nativ[a-z]*|basale?|plain|unenhanced",
+            "non ?(?:contrast[a-z]*|enhanced|ce|gd|gad[a-z]*)|w/o(?: c)?|o ?km|o ?kontrast[a-z]*",
+            "s/ ?(?:c|gd|gad[a-z]*|contrast[a-z]*|civ|iv)|s contraste",
             "(?:without|w ?/ ?o|wo|no|sans|sin|sem|senza|ohne|zonder|bez|uden|utan|avant|before|vor) " + _AGENT,
         ),
     ),
@@ -155,7 +158,8 @@ WITH_CONTRAST: tuple[Rule, ...] = (
     Rule(
         "with contrast agent",
         _words(
-            "post|postcon[a-z]*|postgad[a-z]*|postgd|post ?c|apres|enhanced|ce|contrast[a-z]*|kontrast[a-z]*|gd|gad",
+            "post(?! ?" + _TREATMENT + _END + ")|postcon[a-z]*|postgad[a-z]*|postgd|post ?c|apres|enhanced|ce",
+            "contrast[a-z]*|kontrast[a-z]*|gd|gad",
             "gado[a-z]*|gd ?dtpa|kmg?|mdc|inj|injecte?e?|injection|civ|dotarem|magnevist|multihance|omniscan|prohance",
             "gadavist|clariscan",
         ),

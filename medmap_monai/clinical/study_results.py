@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +14,17 @@ import nibabel as nib
 import numpy as np
 
 from medmap_monai.clinical.dicom_seg import write_dicom_seg
-from medmap_monai.clinical.extras import ExtraNeededError
 from medmap_monai.clinical.native_labels import label_native_images
 from medmap_monai.clinical.prepare_folder import PreparedStudy
 from medmap_monai.clinical.source import DICOM, NIFTI, SourceImage
 from medmap_monai.clinical.volume import Volume
 from medmap_monai.transforms.nifti_geometry import label_image, pack_geometry
 from medmap_monai.transforms.restore import disk_label_values
-from medmap_monai.utils.files import atomic_path, write_text
-from medmap_monai.utils.json_file import read_json
+from medmap_monai.utils.files import atomic_path, file_sha256, write_text
+from medmap_monai.utils.json_file import read_json, read_own_record
 
 RESULTS_NAME = "native.json"
+REPLACED = "replaced"
 
 
 @dataclass
@@ -52,6 +54,7 @@ def write_study_results(
     classes = list(record["classes"])
     values = {int(index): int(value) for index, value in (record.get("label_values") or {}).items()}
     values = values or {index: index for index in range(len(classes))}
+    results.notes += _keep_corrected(folder)
     (folder / RESULTS_NAME).unlink(missing_ok=True)
     for number, (modality, labels) in enumerate(
         label_native_images(probabilities, study.sources, study.record).items()
@@ -66,7 +69,7 @@ def write_study_results(
             results.segmentations[modality] = write_dicom_seg(
                 labels, image, path, classes, str(record.get("model", "medmap-monai")), _version(record), number
             )
-        except (ValueError, TypeError, AttributeError, KeyError, ExtraNeededError) as error:
+        except Exception as error:  # whatever a scanner's header holds must not cost the label maps and the page
             path.unlink(missing_ok=True)
             results.notes.append(f"no DICOM SEG for {modality}: {error}")
     content = {
@@ -74,9 +77,14 @@ def write_study_results(
         "key": study.record.get("key"),
         "fingerprint": record.get("fingerprint"),
         "labels": {m: p.relative_to(folder).as_posix() for m, p in results.labels.items()},
+        "sha256": {p.relative_to(folder).as_posix(): file_sha256(p) for p in results.labels.values()},
         "dicom_seg": {m: p.relative_to(folder).as_posix() for m, p in results.segmentations.items()},
         "notes": results.notes,
     }
+    written = {*results.labels.values(), *results.segmentations.values()}
+    for kind, ending in (("native", "nii.gz"), ("dicom", "dcm")):  # of a run with other sequences, or another model
+        for stale in set((folder / kind).glob(f"{glob.escape(study.name)}_*_seg.{ending}")) - written:
+            stale.unlink()
     write_text(folder / RESULTS_NAME, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return results
 
@@ -90,6 +98,20 @@ def results_are_current(folder: Path, study: PreparedStudy, record: Mapping[str,
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
     return same and all((folder / name).is_file() for name in files)
+
+
+def _keep_corrected(folder: Path) -> list[str]:
+    """Copy label maps that somebody changed since they were written to ``replaced/``; what to tell of it."""
+    told = []
+    for name, digest in ((read_own_record(folder / RESULTS_NAME) or {}).get("sha256") or {}).items():
+        path = folder / name
+        now = file_sha256(path) if path.is_file() else digest
+        if now != digest:
+            copy = folder / REPLACED / path.name.replace(".nii", f"_{now[:12]}.nii")
+            with atomic_path(copy) as temporary:
+                shutil.copy2(path, temporary)
+            told.append(f"{name} had been changed since it was written; it is kept as {copy.relative_to(folder)}")
+    return told
 
 
 def _version(record: Mapping[str, Any]) -> str:

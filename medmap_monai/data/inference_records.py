@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from medmap_monai.data.cohort import scan_cohort
 from medmap_monai.data.edition import Edition
-from medmap_monai.data.study import StudyError
+from medmap_monai.data.study import Study, StudyError
 from medmap_monai.data.study_dataset import ERROR
 
 
@@ -36,6 +37,21 @@ class InferenceRecords(list[dict[str, Any]]):
         self.edition = edition
 
 
+def _require_apart(
+    source: str | os.PathLike[str], output_dir: str | os.PathLike[str], studies: Sequence[Study]
+) -> None:
+    """Results among the images would replace label files of the same name, and hide the studies from the next run."""
+    root, output = Path(os.path.realpath(source)), Path(os.path.realpath(output_dir))
+    if not root.is_dir() or not output.is_relative_to(root):
+        return
+    images = (Path(os.path.realpath(image.path)) for study in studies for image in study.images.values())
+    if any(image.is_relative_to(output) for image in images):
+        raise ValueError(
+            f"output folder {output_dir} holds images of the studies; once it holds results it is read as no study any "
+            "more: choose another, such as a new folder in it"
+        )
+
+
 def inference_records(
     source: str | os.PathLike[str],
     edition: str | Edition | None,
@@ -51,11 +67,13 @@ def inference_records(
         source: folder or CSV/JSON manifest.
         edition: edition of the studies; detected when None.
         modalities: what the network knows; a study without any of them is an error record.
-        output_dir: where results go; a folder of results inside ``source`` holds no studies.
+        output_dir: where results go; a folder of results inside ``source`` holds no studies, so results may not be
+            written among the images.
         overwrite: segment finished cases again.
     """
     try:
         scan = scan_cohort(source, edition)
+        _require_apart(source, output_dir, scan.studies)
     except (OSError, ValueError) as error:
         return InferenceRecords([], overwrite, error)
     records: list[dict[str, Any]] = [{"case_id": e.case_id, ERROR: str(e)} for e in scan.errors]

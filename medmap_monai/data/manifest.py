@@ -180,6 +180,10 @@ def _study(row: dict[str, str], place: str, source: Path, edition: Edition, seen
     images = {
         name: _image(case_id, name, row[name], place, source, edition) for name in edition.modalities if row.get(name)
     }
+    for name, image in images.items():
+        other = next(known for known, before in images.items() if before == image)
+        if other != name:
+            raise StudyError(case_id, f"{place}: listed for more than one modality: {other} and {name}", image.path)
     if not images:
         raise StudyError(
             case_id, f"{place}: no modality; expected a file in any of the columns {list(edition.modalities)}", source

@@ -35,13 +35,25 @@ _BEHIND = _words("c ce gd gad gado post postcontrast contrast km enhanced cm c+ 
 _BEFORE = _words("ce gd gad gado post postcontrast contrast enhanced c+ +c gadolinium postgd")
 _ANYWHERE = _words("gad gado gadolinium postcontrast postgd postgad gadovist dotarem magnevist")
 _DOUBTFUL = _words("post ce gd contrast enhanced")
-_WITHOUT = _words("pre no non without wo native precontrast noncontrast nongad nc unenhanced")
+_WITHOUT = _words(
+    "pre no non without wo native precontrast noncontrast nongad nc unenhanced ohne sans sin sem senza zonder bez uden "
+    "utan avant"
+)
+#: a minus behind one of these says that there is none: "T1_C-", "T1C-", "Gd-"
+_AGENTS = ("c", "ce", "gd", "gad", "km")
 _NOT_CONTRAST = _words("op operative operation surgery surgical treatment tx rt radiation chemo therapy resection")
 # words of acquisition that may stand between
 _FILLERS = _words(
     "ax axial sag sagittal cor coronal tra trans transverse se tse fse gre 3d 2d fs fatsat mprage mpr spgr "
-    "bravo vibe space iso w weighted wi mr mri"
+    "bravo vibe space iso w weighted wi mr mri mit nach avec con apres dopo com met with after"
 )
+#: words of images that are computed from a sequence, or weighted otherwise: none of them may pass for it
+_DERIVED = _words(
+    "subtraction subtracted subtract subtr subtraktion map maps mapping mip minip star starmap adc dwi dti swi swan "
+    "perf pwi dsc dce hemo haemo scout localizer localiser"
+)
+_T2_STAR = _words("gre ffe star hemo haemo s")  # right behind a T2
+_MINUS = re.compile(rf"(?<![A-Za-z0-9])(T1w?)?({'|'.join(_AGENTS)})-(?=$|[_ .])", re.IGNORECASE)
 _TOKEN = re.compile(r"[A-Za-z0-9+]+|-(?=$)")
 
 
@@ -69,6 +81,7 @@ def spelt(stem: str, modalities: Collection[str]) -> Spelt:
         >>> spelt("pat01_post_T1", ("flair", "t1ce", "t1", "t2"))
         Spelt(modalities=('t1ce',), label=False, rest='pat01', why_not='')
     """
+    stem = _MINUS.sub(lambda found: f"{found[1]}_nc" if found[1] else "nc", stem)
     tokens = [(m.group().lower(), m.start(), m.end()) for m in _TOKEN.finditer(stem)]
     words = [token for token, _, _ in tokens]
     known = _vocabulary(modalities)
@@ -102,6 +115,11 @@ def spelt(stem: str, modalities: Collection[str]) -> Spelt:
         return Spelt((), False, _rest(stem, tokens, used | label), "it is named like a mask of the brain")
     if label and mentions:
         return Spelt((), False, _rest(stem, tokens, used | label), f"it is named like a mask of {'+'.join(mentions)}")
+    derived = _derived(words, used) if mentions else ""
+    if derived:
+        return Spelt(
+            (), False, _rest(stem, tokens, used), f"it is named like no plain {'+'.join(mentions)} ({derived!r})"
+        )
     if label and max(label) == len(words) - 1:
         return Spelt((), True, _rest(stem, tokens, label))
     return Spelt(tuple(mentions), False, _rest(stem, tokens, used))
@@ -176,6 +194,18 @@ def _doubtful(words: list[str], explained: set[int]) -> bool:
         and not (j > 0 and words[j - 1] in _WITHOUT)
         for j, word in enumerate(words)
     )
+
+
+def _derived(words: list[str], used: Collection[int]) -> str:
+    """The word that says that an image is computed, or weighted otherwise; ``used``: the words of its modality."""
+    for j, word in enumerate(words):
+        if j in used:
+            continue
+        behind_t2 = j > 0 and words[j - 1] in WORDS["t2"]
+        # "sub" in front is the subject
+        if word in _DERIVED or (word == "sub" and j > min(used)) or (word in _T2_STAR and behind_t2):
+            return word
+    return ""
 
 
 def _rest(stem: str, tokens: list[tuple[str, int, int]], used: set[int]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from medmap_monai.data.editions import get_edition
 from medmap_monai.data.study import Study
 from medmap_monai.data.study_dataset import study_files
 from medmap_monai.engines.prediction_facts import PredictionFacts
@@ -34,6 +35,9 @@ def why_again(
         return "input not readable"  # told when it is read
     if before.get("fingerprint") != facts.fingerprint(inputs):
         return facts.what_changed(before, inputs)
+    values = {str(index): value for index, value in get_edition(study.edition).disk_values.items()}
+    if before.get("label_values") not in (None, values):
+        return "written with other label values"
     written = read_provenance(path)  # a map that was corrected by hand carries none, and is left alone
     if written is not None and written.get("fingerprint") != before.get("fingerprint"):
         return "label map of another run"

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _CHUNK = 1 << 20
+_KEPT = 64  # last characters of a name that its temporary name ends in: every suffix, and something to recognise
 _STALE = re.compile(r"\.tmp-(?P<host>[0-9a-f]{8})-(?P<process>\d+)-.*")
 #: a temporary file whose writer cannot be asked, being on another machine, is left over after so many seconds
 _ABANDONED = 24 * 3600.0
@@ -74,7 +75,7 @@ def _is_alive(process: int) -> bool:
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; move it there when the block ends well, remove it otherwise.
 
-    The temporary name keeps every suffix of the final one (``.nii.gz``), since writers choose a format by it, and
+    The temporary name ends like the final one (``.nii.gz``), since writers choose a format by it, and
     starts with ``.tmp-``, so that an interrupted run leaves nothing that a reader would take for a result.
 
     Raises:
@@ -82,7 +83,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=temporary_prefix(), suffix="-" + final.name, dir=final.parent)
+    ending = "-" + final.name[-_KEPT:]  # a name that just fits must not grow
+    handle, name = tempfile.mkstemp(prefix=temporary_prefix(), suffix=ending, dir=final.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -99,7 +101,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text to ``path`` atomically, newlines as given."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(text.encode("utf-8"))
+        temporary.write_bytes(utf8(text))
+
+
+def utf8(text: str) -> bytes:
+    """``text`` in UTF-8; bytes of file names in another encoding, which Python keeps as surrogates, as ``\\udcfc``."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from medmap_monai.utils.csv_cells import plain_cell, quoted_row
-from medmap_monai.utils.files import remove_stale, write_text
+from medmap_monai.utils.files import remove_stale, utf8, write_text
 from medmap_monai.utils.json_file import read_own_record
 
 PREDICTIONS_NAME = "predictions.csv"
@@ -71,7 +71,7 @@ class PredictionTable:
                 self._write(row)
                 return
             with self.path.open("ab") as file:  # one write, at the end: nothing can come between its bytes
-                file.write(_text([[row.get(name, "") for name in header]]).encode("utf-8"))
+                file.write(utf8(_text([[row.get(name, "") for name in header]])))
 
     def tidy(self) -> None:
         """One row per case, sorted by case id."""

@@ -445,3 +445,46 @@ def test_a_killed_run_leaves_complete_files_only(
     assert again.returncode == 0
     assert len(table(tmp_path)) == 8
     assert len(list((tmp_path / "out").glob("BraTS20*_seg.nii.gz"))) == 8
+
+
+def test_other_label_values_are_written_anew(
+    predict: Callable[..., Result], phantom_cohort: Path, tmp_path: Path
+) -> None:
+    case = phantom_cohort / "BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz"
+    manifest, written = tmp_path / "m.json", []
+    for edition in ("brats2023", "brats2020"):
+        manifest.write_text(json.dumps({"edition": edition, "cases": [{"case_id": "x", "flair": str(case)}]}))
+        result = predict(manifest, "--set", "edition=null")
+        assert result.exit_code == 0, result.output
+        written.append(np.unique(np.asarray(nib.load(tmp_path / "out/x_seg.nii.gz").dataobj)).max())
+    assert "1 of them again: written with other label values" in result.output
+    assert written == [3, 4]
+
+
+def test_results_are_not_written_among_the_images(
+    predict: Callable[..., Result], studies: Path, tmp_path: Path
+) -> None:
+    case = studies / "BraTS20_Training_001"
+    label = case / "BraTS20_Training_001_seg.nii.gz"
+    shutil.copy(path_of(studies, 1, "t1"), label)
+    before = sorted(path.name for path in case.iterdir())
+    for output in (studies, case):
+        result = predict(studies, "--output", str(output))
+        assert result.exit_code == 1
+        assert "holds images of the studies" in result.output
+    assert sorted(path.name for path in case.iterdir()) == before
+
+
+def test_a_name_in_another_encoding_is_one_study_as_any(
+    predict: Callable[..., Result], phantom_cohort: Path, tmp_path: Path
+) -> None:
+    flair = phantom_cohort / "BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz"
+    for name in (b"Adam", b"M\xfcller", b"Zoe", b"b" * 228):
+        folder = tmp_path / "in" / os.fsdecode(name)
+        folder.mkdir(parents=True)
+        shutil.copy(flair, folder / "flair.nii.gz")
+    result = predict(tmp_path / "in")
+    assert result.exit_code == 0, result.output
+    assert {row["status"] for row in table(tmp_path).values()} == {"ok"}
+    assert len(table(tmp_path)) == len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 4
+    assert "4 were done already" in predict(tmp_path / "in").output

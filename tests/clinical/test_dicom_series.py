@@ -125,3 +125,44 @@ def test_studies_are_told_apart_and_named(phantom_cohort: Path, tmp_path: Path) 
     assert all(name.startswith("study-") for name in names)
     write_dicom_study(tmp_path / "export", heads)
     assert [study.name for study in find_studies(tmp_path / "export")] == ["export"]
+
+
+def test_one_broken_header_does_not_end_the_search(oblique: Volume, tmp_path: Path) -> None:
+    study = generate_uid()
+    write_dicom(tmp_path / "good", oblique, "t2_tse_tra", study)
+    for path in write_dicom(tmp_path / "two echoes", oblique, "t1_se_tra", study):
+        two = pydicom.dcmread(path)
+        two.EchoTime = ["10", "90"]
+        two.save_as(path)
+    for path in write_dicom(tmp_path / "broken", oblique, "flair", study):
+        broken = pydicom.dcmread(path)
+        broken.add_new(0x00200037, "LO", "a\\b\\c")
+        broken.save_as(path)
+    (found,) = find_studies(tmp_path)
+    refused = {image.label: image.refused for image in found.images}
+    assert refused.pop("series 1" if "series 1" in refused else "flair")
+    assert refused == {"t2_tse_tra": "", "t1_se_tra": ""}
+
+
+def test_slices_that_are_no_straight_stack_are_refused(oblique: Volume, tmp_path: Path) -> None:
+    for number, path in enumerate(write_dicom(tmp_path, oblique, "t2_tse_tra", generate_uid())):
+        moved = pydicom.dcmread(path)
+        if number >= 5:
+            along = np.asarray([float(v) for v in moved.ImageOrientationPatient[:3]])
+            place = np.asarray([float(v) for v in moved.ImagePositionPatient]) + 10 * along
+            moved.ImagePositionPatient = [f"{v:.6f}" for v in place]
+            moved.save_as(path)
+    assert "no straight stack" in only(tmp_path).refused
+
+
+def test_frames_that_are_scaled_differently_are_refused(oblique: Volume, tmp_path: Path) -> None:
+    """Readers take slope and intercept of the first frame for all."""
+    legacy = pytest.importorskip("highdicom.legacy", reason="highdicom (extra 'dicom') is not installed")
+    slices = [pydicom.dcmread(path) for path in write_dicom(tmp_path / "old", oblique, "t2_tse_tra", generate_uid())]
+    for number, one in enumerate(slices):
+        one.RescaleSlope, one.RescaleIntercept, one.RescaleType = str(1 + number), "0", "US"
+    (tmp_path / "new").mkdir()
+    legacy.LegacyConvertedEnhancedMRImage(slices, generate_uid(), 5, generate_uid(), 1).save_as(
+        tmp_path / "new" / "one.dcm"
+    )
+    assert only(tmp_path / "new").refused == "its frames have 10 different rescale slopes or intercepts"

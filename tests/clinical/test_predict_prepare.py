@@ -9,11 +9,13 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from typer.testing import CliRunner
 
 from medmap_monai.cli.main import app
 from medmap_monai.clinical.native_labels import native_classes
+from medmap_monai.clinical.native_results import as_labelled
 from medmap_monai.clinical.volume import Volume
 from tests.clinical.read_seg import check_reads_back, check_with_dciodvfy, label_values
 from tests.clinical.scanner import load, rigid, write_dicom_study
@@ -153,3 +155,63 @@ def test_probabilities_are_interpolated_before_the_class_is_chosen() -> None:
     turn = rigid((0, 0, 180), (3, 0, 0))
     classes = native_classes(probabilities, np.eye(4), (4, 1, 1), np.eye(4), turn)
     assert classes[:, 0, 0].tolist() == [1, 1, 0, 0]
+
+
+def test_findings_that_were_removed_do_not_come_back_on_the_original_images() -> None:
+    probabilities = np.zeros((2, 20, 20, 20), dtype=np.float32)
+    probabilities[1, 3:8, 3:8, 3:8] = probabilities[1, 14:16, 14:16, 14:16] = 0.9
+    probabilities[0] = 1 - probabilities[1]
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    labels = np.zeros((40, 40, 40), dtype=np.uint8)
+    fine = np.eye(4)
+    labels[6:16, 6:16, 6:16] = 1  # what is left of the label map: the large finding
+    decided = as_labelled(Volume(probabilities, affine), Volume(labels, fine))
+    before = native_classes(probabilities, affine, (40, 40, 40), fine, np.eye(4))
+    after = native_classes(decided.data, affine, (40, 40, 40), fine, np.eye(4))
+    assert before[28:31, 28:31, 28:31].any()
+    assert not after[20:, 20:, 20:].any()
+    np.testing.assert_array_equal(after[:20, :20, :20], before[:20, :20, :20])
+
+
+def test_visits_with_files_of_one_name_get_their_results_and_old_ones_go(
+    result: tuple[Path, list[str], str], phantom_cohort: Path, tmp_path: Path
+) -> None:
+    case, command = phantom_cohort / "BraTS20_Training_001", result[1]
+    for visit in ("visit1", "visit2"):
+        (tmp_path / "in" / visit).mkdir(parents=True)
+        for modality in ("flair", "t2"):
+            source = case / f"BraTS20_Training_001_{modality}.nii.gz"
+            shutil.copy(source, tmp_path / "in" / visit / f"p_{modality}.nii.gz")
+    command = ["predict", str(tmp_path / "in"), *command[2:-1], str(tmp_path / "out")]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    for visit in ("visit1", "visit2"):
+        folder = tmp_path / "out" / visit
+        assert (folder / "report.html").is_file()
+        assert sorted(path.name for path in (folder / "native").iterdir()) == [
+            f"{visit}_flair_seg.nii.gz",
+            f"{visit}_t2_seg.nii.gz",
+        ]
+    corrected = tmp_path / "out" / "visit1" / "native" / "visit1_t2_seg.nii.gz"
+    corrected.write_bytes(b"corrected")
+    (tmp_path / "in" / "visit1" / "p_t2.nii.gz").unlink()
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert not corrected.exists()
+    (copy,) = (tmp_path / "out" / "visit1" / "replaced").iterdir()
+    assert copy.read_bytes() == b"corrected"
+    assert copy.name in done.output.replace("\n", "")
+
+
+def test_files_without_a_preamble_get_their_dicom_seg(
+    result: tuple[Path, list[str], str], heads: dict[str, Volume], tmp_path: Path
+) -> None:
+    write_dicom_study(tmp_path / "in" / "patient", {"flair": heads["flair"]})
+    for path in (tmp_path / "in" / "patient").iterdir():
+        bare = pydicom.Dataset()
+        bare.update(pydicom.dcmread(path))
+        path.unlink()
+        bare.save_as(path, implicit_vr=True, little_endian=True, enforce_file_format=False)
+    command = ["predict", str(tmp_path / "in"), *result[1][2:-1], str(tmp_path / "out")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "1 label maps on original images, 1 DICOM SEG" in done.output

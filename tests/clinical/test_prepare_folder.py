@@ -173,6 +173,92 @@ def test_the_output_folder_may_not_lie_among_the_studies(tmp_path: Path) -> None
         prepare_folder(tmp_path / "in", tmp_path / "out")
 
 
+def test_no_study_is_prepared_over_images_of_others(phantom_cohort: Path, tmp_path: Path) -> None:
+    """What lies in the study's output folder is taken for an earlier preparation, and removed."""
+    shutil.copytree(phantom_cohort / "BraTS20_Training_001", tmp_path / "data" / "patient")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    files = sorted((tmp_path / "data" / "patient").iterdir())
+    for source in (tmp_path / "data" / "patient", tmp_path / "link" / "patient"):
+        with pytest.raises(ValueError, match="holds images that are to be prepared"):
+            prepare_folder(source, tmp_path / "data")
+    mine = tmp_path / "nifti" / "patient" / "mine.nii.gz"
+    mine.parent.mkdir(parents=True)
+    shutil.copy(files[0], mine)
+    (study,) = prepare_folder(tmp_path / "data" / "patient", tmp_path / "nifti")
+    assert "did not write" in study.error
+    assert sorted((tmp_path / "data" / "patient").iterdir()) == files
+    assert list(mine.parent.iterdir()) == [mine]
+
+
+def test_images_of_one_name_are_kept_apart(phantom_cohort: Path, tmp_path: Path) -> None:
+    case = phantom_cohort / "BraTS20_Training_001"
+    sources = {m: case / f"BraTS20_Training_001_{m}.nii.gz" for m in ("flair", "t1ce", "t1")}
+    for modality, name in (("flair", "FLAIR"), ("t1ce", "T1ce")):
+        (tmp_path / "folders" / "p" / name).mkdir(parents=True)
+        shutil.copy(sources[modality], tmp_path / "folders" / "p" / name / "brain.nii.gz")
+    (tmp_path / "swapped" / "a").mkdir(parents=True)
+    shutil.copy(sources["t1ce"], tmp_path / "swapped" / "a" / "a_t1.nii.gz")
+    shutil.copy(sources["t1"], tmp_path / "swapped" / "a" / "a_t1ce.nii.gz")
+    given = {"t1": "a_t1ce.nii.gz", "t1ce": "a_t1.nii.gz"}
+    (folders,) = prepare_folder(tmp_path / "folders", tmp_path / "out 1")
+    (swapped,) = prepare_folder(tmp_path / "swapped", tmp_path / "out 2", given=given)
+    for study in (folders, swapped):
+        assert not study.error
+        for modality, sequence in study.record["sequences"].items():
+            assert (study.folder / sequence["output"]["file"]).read_bytes() == sources[modality].read_bytes()
+    (twice,) = prepare_folder(tmp_path / "swapped", tmp_path / "out 2", given=dict.fromkeys(given, "a_t1.nii.gz"))
+    assert "named for more than one" in twice.error
+
+
+def test_a_study_that_fails_leaves_nothing_of_an_earlier_run(phantom_cohort: Path, tmp_path: Path) -> None:
+    source = phantom_cohort / "BraTS20_Training_001"
+    (tmp_path / "in").mkdir()
+    shutil.copy(source / "BraTS20_Training_001_flair.nii.gz", tmp_path / "in" / "flair.nii.gz")
+    assert not prepare_folder(tmp_path / "in", tmp_path / "out")[0].error
+    label = tmp_path / "out" / "in" / "in_seg.nii.gz"
+    shutil.copy(source / "BraTS20_Training_001_seg.nii.gz", label)  # somebody's own work
+    assert not prepare_folder(tmp_path / "in", tmp_path / "out", PrepareOptions(orientation="RAS"))[0].kept
+    shutil.copy(source / "BraTS20_Training_001_t1.nii.gz", tmp_path / "in" / "series7.nii.gz")
+    (study,) = prepare_folder(tmp_path / "in", tmp_path / "out")
+    assert "needs your word" in study.error
+    assert list(study.folder.glob("*.nii.gz")) == [label]
+    assert not prepare_folder(tmp_path / "in", tmp_path / "out", PrepareOptions(ignore_unclear=True))[0].error
+    assert label.is_file()
+
+
+def test_links_are_followed_and_a_broken_one_is_told(phantom_cohort: Path, tmp_path: Path) -> None:
+    flair = phantom_cohort / "BraTS20_Training_001" / "BraTS20_Training_001_flair.nii.gz"
+    for folder in ("in/a", "store/b"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(flair, tmp_path / folder / "flair.nii.gz")
+    (tmp_path / "in" / "b").symlink_to(tmp_path / "store" / "b")
+    (tmp_path / "in" / "b" / "circle").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "a" / "t2.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
+    first, second = prepare_folder(tmp_path / "in", tmp_path / "out")
+    assert "t2.nii.gz" in first.error
+    assert (second.name, second.error) == ("b", "")
+
+
+def test_patients_with_numbers_are_no_sequences(phantom_cohort: Path, tmp_path: Path) -> None:
+    """The end of "patient1" reads T1, that of "patient2" T2: two patients are not one study."""
+    for number in (1, 2):
+        folder = tmp_path / "in" / f"patient{number}"
+        folder.mkdir(parents=True)
+        shutil.copy(phantom_cohort / "BraTS20_Training_001" / "BraTS20_Training_001_t1.nii.gz", folder / "scan.nii.gz")
+    assert [study.name for study in prepare_folder(tmp_path / "in", tmp_path / "out")] == ["patient1", "patient2"]
+
+
+def test_a_sequence_that_was_left_out_is_left_out_again(heads: dict[str, Volume], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = Volume(np.round(rng.uniform(0, 500, heads["t2"].data.shape)).astype(np.float32), heads["t2"].affine)
+    write_native(tmp_path / "in" / "visit", {**heads, "t2": noise}, NAMES)
+    options = PrepareOptions(skull_strip="none")
+    (first,) = prepare_folder(tmp_path / "in", tmp_path / "out", options)
+    (kept,) = prepare_folder(tmp_path / "in", tmp_path / "out", options)
+    assert kept.kept
+    assert list(kept.sources) == list(first.sources) == ["flair", "t1ce"]
+
+
 def test_what_cannot_be_registered_is_left_out_or_refused(heads: dict[str, Volume], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     noise = Volume(np.round(rng.uniform(0, 500, heads["t2"].data.shape)).astype(np.float32), heads["t2"].affine)

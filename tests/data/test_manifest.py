@@ -133,6 +133,13 @@ def test_unusable_manifest(cohort: Path, name: str, text: str | bytes, message: 
         read_manifest(cohort / name)
 
 
+def test_one_image_is_not_two_modalities(cohort: Path) -> None:
+    (cohort / "m.csv").write_text("case_id,t1,t1ce\nA,a/t1.nii.gz,a/t1.nii.gz\nB,b/f.nii.gz,\n")
+    scan = scan_manifest(cohort / "m.csv")
+    assert [study.case_id for study in scan.studies] == ["B"]
+    assert "listed for more than one modality: t1ce and t1" in str(scan.errors[0])
+
+
 def test_absent_manifest(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.csv"):
         read_manifest(tmp_path / "none.csv")

@@ -31,6 +31,16 @@ NAMES = {
     "post_op_T1": ("t1", "post_op"),
     "T1_post_treatment": ("t1", "post_treatment"),
     "t1-weighted": ("t1", ""),
+    "pat01_T1C-": ("t1", "pat01"),
+    "pat01_T1_C-_ax": ("t1", "pat01_ax"),
+    "pat01_T1_Gd-": ("t1", "pat01"),
+    "pat01_T1C+": ("t1ce", "pat01"),
+    "pat01_T1_sans_gado": ("t1", "pat01"),
+    "pat01_T1_ohne_KM": ("t1", "pat01"),
+    "pat01_T1_mit_KM": ("t1ce", "pat01"),
+    "pat01_T1_with_contrast": ("t1ce", "pat01"),
+    "sub-01_T1": ("t1", "sub-01"),
+    "sub_01_T1w": ("t1", "sub_01"),
     "mprage": ("t1", ""),
     "pat01_T2W": ("t2", "pat01"),
     "T2star": (None, "T2star"),
@@ -72,6 +82,15 @@ def test_masks_of_something_else_are_neither_image_nor_label(stem: str) -> None:
     found = spelt(stem, BRAIN)
     assert not found.label
     assert not found.modalities
+
+
+@pytest.mark.parametrize(
+    "stem", ["p_T1_sub", "p_subtraction_T1", "p_T1_Gd_sub", "p_T2_star", "p_T2_GRE", "p_T1_map", "T2_ADC", "T1_MIP"]
+)
+def test_what_is_computed_or_weighted_otherwise_passes_for_no_sequence(stem: str) -> None:
+    found = spelt(stem, BRAIN)
+    assert not found.modalities
+    assert "no plain" in found.why_not
 
 
 def test_words_belong_to_the_modalities_of_the_edition() -> None:

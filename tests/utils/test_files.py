@@ -70,3 +70,16 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     (tmp_path / f"{temporary_prefix()}x").touch()
     require_writable(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_longest_name_that_a_folder_takes(tmp_path: Path) -> None:
+    name = "b" * 248 + ".nii.gz"
+    with atomic_path(tmp_path / name) as temporary:
+        assert temporary.name.endswith(".nii.gz")
+        temporary.write_bytes(b"data")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_names_in_another_encoding_are_text(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.csv", os.fsdecode(b"M\xfcller"))
+    assert (tmp_path / "a.csv").read_bytes() == rb"M\udcfcller"
