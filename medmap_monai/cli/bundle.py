@@ -57,7 +57,7 @@ def new(
     modalities: str | None = typer.Option(None, help="Instead of it, in channel order: ct,pet"),
     classes: str | None = typer.Option(None, help="With --modalities, without the background: tumour,node"),
     network: str = typer.Option("unet", help="A network of this package, such as unet or rfnet."),
-    method: str = typer.Option("dropout", help="Comma-separated: dropout, passion, dmaf, ..."),
+    method: str = typer.Option("dropout", help="dropout, passion, dmaf, ...; with medmap upon it: passion,medmap."),
     loss: str | None = typer.Option(None, help="dice_ce or weighted_ce_dice (default: what the method works with)."),
     slices: bool = typer.Option(False, "--slices", help="With --modalities: a two-dimensional network on slices."),
     roi_size: str | None = typer.Option(None, help="Window in voxels, as 96,96,96."),

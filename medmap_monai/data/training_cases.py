@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class TrainingCases:
     images: case id -> fingerprints of its images, by which a copy under another name is recognised.
     window: voxels of the random crops; empty where whole volumes were seen, or nothing is known.
     orientation: axis codes of all images as the network saw them, such as ``LPS``; empty where they differ.
+    spacing: voxel size in mm that all images were brought to; empty where they kept theirs.
     """
 
     train: Mapping[str, str]
@@ -39,6 +40,7 @@ class TrainingCases:
     images: Mapping[str, Sequence[str]] = field(default_factory=dict)
     window: tuple[int, ...] = ()
     orientation: str = ""
+    spacing: tuple[float, ...] = ()
 
     def fold_of(self, case_id: str, patient: str, study: Study | None = None) -> str:
         """``train`` or ``val`` where the weights saw the case, another case of its patient, or its images; else
@@ -121,15 +123,32 @@ def read_training_cases(weights: str | os.PathLike[str]) -> TrainingCases | None
         content = read_json(cases_path(weights))
         if content["format"] != 1 or content["sha256"] != file_sha256(weights):
             return None
-        return TrainingCases(
-            dict(content["train"]),
-            dict(content["val"]),
-            {str(case): [str(image) for image in images] for case, images in content.get("images", {}).items()},
-            tuple(int(size) for size in content.get("window", ())),
-            str(content.get("orientation", "")),
-        )
+        return training_cases_from(content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def training_cases_from(content: Mapping[str, Any] | None) -> TrainingCases | None:
+    """Cases from what ``asdict`` made of them; None of None."""
+    if content is None:
+        return None
+    return TrainingCases(
+        dict(content["train"]),
+        dict(content["val"]),
+        {str(case): [str(image) for image in images] for case, images in content.get("images", {}).items()},
+        tuple(int(size) for size in content.get("window", ())),
+        str(content.get("orientation", "")),
+        tuple(float(size) for size in content.get("spacing", ())),
+    )
+
+
+def joined_cases(earlier: TrainingCases | None, now: TrainingCases) -> TrainingCases:
+    """The cases of weights that were trained on ``earlier`` before: they have seen those for good."""
+    if earlier is None:
+        return now
+    train = {**earlier.train, **now.train}
+    val = {case: patient for case, patient in {**earlier.val, **now.val}.items() if case not in train}
+    return replace(now, train=train, val=val, images={**earlier.images, **now.images})
 
 
 def describe_folds(folds: Sequence[str]) -> str:

@@ -130,6 +130,7 @@ class ModalityTrainer(SupervisedTrainer):
         self.guard = FiniteGuard(dtype)
         scaled = dtype not in (None, torch.bfloat16) and torch.device(self.state.device).type == "cuda"
         self.scaler = torch.amp.GradScaler("cuda", enabled=scaled) if self.amp else None  # type: ignore[assignment]
+        self.method.attach_optimizer(optimizer)
         self.captured = self._capturable()
         self.device_part = getattr(getattr(train_data_loader, "dataset", None), "device_part", None)
         self.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)

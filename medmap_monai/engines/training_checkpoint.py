@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,18 @@ from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from medmap_monai.data.training_cases import TrainingCases, training_cases_of, write_training_cases
+from medmap_monai.data.training_cases import (
+    TrainingCases,
+    joined_cases,
+    read_training_cases,
+    training_cases_from,
+    training_cases_of,
+    write_training_cases,
+)
 from medmap_monai.engines.finite_guard import TrainingDivergedError
-from medmap_monai.engines.unlike_training import training_orientation, training_window
+from medmap_monai.engines.learning_rates import other_first_rates, rates_after, set_rates
+from medmap_monai.engines.unlike_training import training_orientation, training_spacing, training_window
 from medmap_monai.methods.base import Method
 from medmap_monai.utils.counted import counted
 from medmap_monai.utils.files import atomic_path, remove_stale
@@ -36,9 +42,11 @@ class TrainingCheckpoint:
     the best metric on resume; this handler does neither. Files hold tensors, numbers and strings only, so
     ``torch.load(weights_only=True)`` reads them. Under DDP rank 0 writes and every rank reads.
 
-    A run may go on with another number of epochs than it was started with, a finished one too: the learning rate is
-    then the one that the new schedule has after the epochs done. Beside ``model.pt`` stands ``model_cases.json``, the
-    training and validation cases (:mod:`~medmap_monai.data.training_cases`). Weights of NaN or Inf are never saved.
+    A run may go on with another number of epochs or another first learning rate than it was started with, a finished
+    one too: the learning rate is then the one that the new schedule has after the epochs done. It may go on with other
+    batches, cases or processes as well: epochs count, however many iterations they have. Beside ``model.pt`` stands
+    ``model_cases.json``, the training and validation cases (:mod:`~medmap_monai.data.training_cases`), with those of
+    the initial weights and of the epochs before a resume. Weights of NaN or Inf are never saved.
 
     Args:
         folder: where the files go.
@@ -47,7 +55,8 @@ class TrainingCheckpoint:
         resume: whether to continue from ``checkpoint.pt`` when it exists; otherwise it is overwritten.
         interval: epochs between checkpoints; the last epoch is always saved.
         select: ``"last"`` keeps the newest weights in ``model.pt`` (the published protocols test the last epoch),
-            ``"best"`` those with the highest ``validator`` key metric.
+            ``"best"`` those with the highest ``validator`` key metric, among the epochs that were run with it; the
+            last ones, and a warning, where none was validated.
         validator: the evaluator whose key metric selects; it must run before this handler.
         initial_weights: file of weights of the network to begin with, where nothing is resumed.
 
@@ -82,6 +91,7 @@ class TrainingCheckpoint:
         self.initial_weights = initial_weights
         self.best_metric: float | None = None
         self._known_cases: TrainingCases | None = None
+        self._earlier_cases: TrainingCases | None = None
         self.logger = logging.getLogger(__name__)
 
     def attach(self, engine: Any) -> None:
@@ -102,6 +112,7 @@ class TrainingCheckpoint:
             if self.initial_weights is not None:
                 for network in self._networks():
                     load_model(network, self.initial_weights)
+                self._earlier_cases = read_training_cases(self.initial_weights)
                 self.logger.info("begins with the weights of %s", self.initial_weights)
             return
         saved = _read(path)
@@ -114,23 +125,32 @@ class TrainingCheckpoint:
                 "for. Give as many or more, or --resume False to start anew"
             )
         longer = saved["max_epochs"] != engine.state.max_epochs
-        rates = _rates_after(self.objects, saved) if longer else {}
+        rates = rates_after(self.objects, saved) if longer or other_first_rates(self.objects, saved) else {}
         for name, target in self.objects.items():
             if name not in rates:
                 target.load_state_dict(saved[name])
         for scheduler in rates:
-            _set_rates(self.objects[scheduler], rates[scheduler])
+            set_rates(self.objects[scheduler], rates[scheduler])
+            self.logger.info("goes on with the learning rate of the schedule as it is now: %g", rates[scheduler][0])
         if longer:
-            self.logger.info(
-                "the run of %d epochs goes on to %d, with the learning rate of a schedule of %d",
-                *(saved["max_epochs"], engine.state.max_epochs, engine.state.max_epochs),
-            )
+            self.logger.info("the run of %d epochs goes on to %d", saved["max_epochs"], engine.state.max_epochs)
         scaler = getattr(engine, "scaler", None)
         if scaler is not None and saved["scaler"]:
             scaler.load_state_dict(saved["scaler"])
         engine.state.epoch = saved["epoch"]
-        engine.state.iteration = saved["iteration"]
-        self.best_metric = saved["best_metric"]
+        # ignite ends a run after epoch_length * max_epochs iterations, whatever was a full epoch before
+        length = engine.state.epoch_length
+        engine.state.iteration = saved["epoch"] * length if length else saved["iteration"]
+        if engine.state.iteration != saved["iteration"]:
+            self.logger.warning(
+                "an epoch has %d iterations now and had %g before: other batches, cases or processes",
+                *(length, saved["iteration"] / saved["epoch"]),
+            )
+        self._earlier_cases = training_cases_from(saved.get("cases"))
+        if self.select == "best" and saved.get("select", "best") != "best":
+            self.logger.warning("select was %r until now: the best is that of the epochs to come", saved["select"])
+        else:
+            self.best_metric = saved["best_metric"]
         if self.validator is not None and self.best_metric is not None:
             self.validator.state.best_metric = self.best_metric
             self.validator.state.best_metric_epoch = saved["best_metric_epoch"]
@@ -152,7 +172,11 @@ class TrainingCheckpoint:
             )
         if engine.state.rank != 0:
             return
-        if (self.select == "best" and improved) or (self.select == "last" and (last or epoch % self.interval == 0)):
+        never = self.select == "best" and last and self.best_metric is None
+        if never:
+            self.logger.warning("no epoch was validated, so none is the best: model.pt holds the last one")
+        due = self.select == "last" and (last or epoch % self.interval == 0)
+        if due or never or (self.select == "best" and improved):
             _write(self.network.state_dict(), self.folder / MODEL_NAME)
             write_training_cases(self.folder / MODEL_NAME, self._cases(engine))
         if last or epoch % self.interval == 0:
@@ -164,6 +188,8 @@ class TrainingCheckpoint:
                 "max_epochs": engine.state.max_epochs,
                 "best_metric": self.best_metric,
                 "best_metric_epoch": best_epoch,
+                "select": self.select,
+                "cases": None if (cases := self._cases(engine)) is None else asdict(cases),
                 "scaler": {} if scaler is None else scaler.state_dict(),
             }
             state.update({name: target.state_dict() for name, target in self.objects.items()})
@@ -177,8 +203,14 @@ class TrainingCheckpoint:
         if self._known_cases is None and train and val is not None:
             found = training_cases_of(train, val)
             pipeline = getattr(engine.data_loader.dataset, "transform", None)
-            self._known_cases = found and replace(
-                found, window=training_window(pipeline), orientation=training_orientation(pipeline, train)
+            self._known_cases = found and joined_cases(
+                self._earlier_cases,
+                replace(
+                    found,
+                    window=training_window(pipeline),
+                    orientation=training_orientation(pipeline, train),
+                    spacing=training_spacing(pipeline),
+                ),
             )
         return self._known_cases
 
@@ -205,28 +237,6 @@ def _require_finite_scores(validator: Any) -> None:
 
 def _weights(target: Any) -> Any:
     return target.state_dict() if isinstance(target, nn.Module) else {}
-
-
-def _rates_after(objects: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Scheduler's name -> learning rates that its schedule, as configured now, has after the steps that are saved.
-
-    The schedule is walked through from its start, which serves every scheduler that knows its way beforehand.
-    """
-    found = {}
-    for name, target in objects.items():
-        if isinstance(target, LRScheduler) and not isinstance(target, ReduceLROnPlateau):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # no optimiser step between these steps, which is as it should be
-                for _ in range(int(saved[name].get("last_epoch", saved["epoch"]))):
-                    target.step()
-            found[name] = [float(rate) for rate in target.get_last_lr()]
-    return found
-
-
-def _set_rates(scheduler: LRScheduler, rates: Sequence[float]) -> None:
-    """Give the optimiser of ``scheduler`` the learning rates that the schedule is at."""
-    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
 
 
 def _write(content: Mapping[str, Any], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whether a study meets the network as those of its training did: the window, and the orientation."""
+"""Whether a study meets the network as those of its training did: the window, the voxels, and the orientation."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from medmap_monai.data.nifti_affine import nifti_affine
 from medmap_monai.data.study import Study
 from medmap_monai.data.training_cases import TrainingCases
 from medmap_monai.transforms.pipelines import fixed_grid
+
+_SAME_SPACING = 0.01  # relative; resampling rounds
 
 
 def unlike_training(image: Any, roi_size: Sequence[int] | int, seen: TrainingCases | None) -> list[str]:
@@ -44,6 +46,13 @@ def unlike_training(image: Any, roi_size: Sequence[int] | int, seen: TrainingCas
             "quality is known"
         )
     affine = getattr(image, "affine", None)
+    size = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0) if affine is not None and seen.spacing else ()
+    if any(abs(now - then) > _SAME_SPACING * then for now, then in zip(size, seen.spacing, strict=False)):
+        notes.append(
+            f"the network sees voxels of {_mm(size)} mm and was trained on {_mm(seen.spacing)} mm; "
+            f"--set 'spacing=[{', '.join(f'{s:g}' for s in seen.spacing)}]' resamples for the network, and results "
+            "stay on the grid of the study"
+        )
     here = "".join(nib.orientations.aff2axcodes(np.asarray(affine))) if affine is not None else ""
     if seen.orientation and here and here != seen.orientation:
         notes.append(
@@ -62,6 +71,11 @@ def training_window(pipeline: Any) -> tuple[int, ...]:
     return ()
 
 
+def training_spacing(pipeline: Any) -> tuple[float, ...]:
+    """Voxel size in mm that a training pipeline brings studies to; empty where it keeps theirs."""
+    return tuple(fixed_grid(pipeline).get("spacing", ()))
+
+
 def training_orientation(pipeline: Any, records: Sequence[Any]) -> str:
     """Axis codes of what a training pipeline makes of ``records``; empty where they differ or are not known."""
     fixed = fixed_grid(pipeline).get("orientation")
@@ -77,6 +91,10 @@ def _orientation(path: Path) -> str:
         return "".join(nib.orientations.aff2axcodes(nifti_affine(nib.load(path).header)))
     except (OSError, ValueError, ImageFileError):
         return ""
+
+
+def _mm(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{size:.3g}" for size in spacing)
 
 
 def _size(window: Sequence[int]) -> str:

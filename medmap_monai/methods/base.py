@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from medmap_monai.methods.idle_parameters import tie_parameters
 from medmap_monai.methods.masks import check_masks
@@ -106,6 +107,18 @@ class Method(nn.Module):
         values of a batch.
         """
         return None
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups for an optimiser; one of all parameters unless a method needs others."""
+        return [{"params": list(self.parameters())}]
+
+    def attach_optimizer(self, optimizer: Optimizer) -> Optimizer:
+        """Called once by the trainer with the optimiser that will step, for a method that has a part in its steps.
+
+        Returns:
+            the optimiser.
+        """
+        return optimizer
 
     def on_epoch_start(self, epoch: int) -> None:
         """Called before the first batch of epoch ``epoch`` (from 0)."""

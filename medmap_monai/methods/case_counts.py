@@ -46,13 +46,16 @@ class CaseCounts:
         return [self.total / count if count else 1.0 for count in self.per_modality]
 
 
-def count_cases(records: Iterable[Mapping[str, Any]], modalities: Sequence[str], **dropout: Any) -> CaseCounts:
+def count_cases(
+    records: Iterable[Mapping[str, Any]], modalities: Sequence[str], mode: str = "idt", **dropout: Any
+) -> CaseCounts:
     """Count over the training records, before anything is loaded.
 
     Args:
         records: items of :func:`medmap_monai.data.cohort.cohort_records`: ``case_id``, ``study``, and ``available``,
             the names that the split grants, or None.
         modalities: names in channel order.
+        mode: ``pdt``: what exists counts, whatever a split grants, as the transforms of that mode have it.
         dropout: ``subsets``, ``rates`` and ``seed`` of :class:`ImbalancedModalityDropout`, where the transforms and
             not the split decide what a case keeps.
 
@@ -64,7 +67,7 @@ def count_cases(records: Iterable[Mapping[str, Any]], modalities: Sequence[str],
     counts = [0] * len(dropper.modalities)
     for record in records:
         present = [name in record["study"].images for name in dropper.modalities]
-        available = record.get("available")
+        available = None if mode == "pdt" else record.get("available")
         if available is not None:
             available = [name for name in available if name in dropper.modalities]
         mask = dropper.mask(record["case_id"], present, available)

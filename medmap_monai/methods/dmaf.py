@@ -50,8 +50,8 @@ class DMAF(Method):
 
     ``grad_mode="grad"`` of the monitor multiplies the gradients of encoder m by its scale before clipping. Adam(W)
     divides each gradient by its running size, so there a scale that changes slowly has hardly any effect; with
-    ``"lr"`` the learning rate is scaled instead: build the optimizer over :meth:`parameter_groups` and call
-    :meth:`attach_optimizer` once.
+    ``"lr"`` the learning rate is scaled instead: build the optimizer over :meth:`parameter_groups`; the trainer calls
+    :meth:`attach_optimizer`.
 
     Source: reconstruction from DMAF-Net's figures and abstract; the formulas are ours, see
     ``docs/explanation/dmafnet.md``.
@@ -135,6 +135,7 @@ class DMAF(Method):
         if len(omega) != network.modalities:
             raise ValueError(f"cases has {len(omega)} modalities, the network {network.modalities}")
         self.register_buffer("omega", torch.tensor(omega))
+        self._attached: int | None = None
 
     def needed_modalities(self, modality_mask: Tensor, present_mask: Tensor) -> Tensor:
         """Without single-modality and distillation terms nobody looks at a hidden modality."""
@@ -193,8 +194,11 @@ class DMAF(Method):
 
     def _watch(self, values: dict[str, Tensor], telling: Tensor) -> None:
         """Give the monitor this step's gaps of the (sample, modality) pairs in ``telling`` (B, M)."""
-        unused = torch.zeros(telling.shape, device=telling.device)
-        gaps = [torch.where(telling, values.get(name, unused).detach(), 0.0).sum(0) for name in self.monitor.terms]
+        off = torch.full(telling.shape[1:], float("nan"), device=telling.device)  # a term without weight shows nobody
+        gaps = [
+            torch.where(telling, values[name].detach(), 0.0).sum(0) if name in values else off
+            for name in self.monitor.terms
+        ]
         self.monitor.update(torch.stack(gaps), telling.sum(0))
 
     def _unimodal_logits(
@@ -239,7 +243,8 @@ class DMAF(Method):
         """Let the monitor scale learning rates during each step of ``optimizer`` (``grad_mode="lr"``).
 
         The rate of a group that :meth:`parameter_groups` marked is multiplied right before the step and put back
-        after it, so schedules and checkpoints see the unscaled one. Does nothing in the other modes.
+        after it, so schedules and checkpoints see the unscaled one. Does nothing in the other modes, nor for an
+        optimizer that is attached already.
 
         Returns:
             the optimizer, so that a config can attach it where it is made.
@@ -247,7 +252,7 @@ class DMAF(Method):
         Raises:
             ValueError: when the optimizer has no marked groups.
         """
-        if self.monitor.grad_mode != GradientMode.LR:
+        if self.monitor.grad_mode != GradientMode.LR or self._attached == id(optimizer):
             return optimizer
         if not any("modality" in group for group in optimizer.param_groups):
             raise ValueError("grad_mode='lr' needs an optimizer over parameter_groups(), got one without such groups")
@@ -263,6 +268,7 @@ class DMAF(Method):
             for group, rate in zip(opt.param_groups, unscaled, strict=True):
                 group["lr"] = rate
 
+        self._attached = id(optimizer)
         optimizer.register_step_pre_hook(scale)
         optimizer.register_step_post_hook(restore)
         return optimizer

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from medmap_monai.losses.alignment import AlignmentLoss
 from medmap_monai.methods.base import Method, MethodOutput
@@ -69,6 +71,15 @@ class MedMAP(Method):
 
     def course(self) -> Hashable | None:
         return self.method.course()
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        groups = self.method.parameter_groups()
+        taken = {id(p) for group in groups for p in group["params"]}
+        rest = [p for p in self.parameters() if id(p) not in taken]
+        return [*groups, {"params": rest}] if rest else groups
+
+    def attach_optimizer(self, optimizer: Optimizer) -> Optimizer:
+        return self.method.attach_optimizer(optimizer)
 
     def on_epoch_start(self, epoch: int) -> None:
         self.method.on_epoch_start(epoch)

@@ -31,7 +31,8 @@ class DynamicTrainingMonitor(nn.Module):
 
     so a modality that is farther from the fused path than the others gets larger losses and larger encoder gradients.
     A modality that a step does not show keeps its gaps; one that was never shown has :math:`r^m = 1` and no part in
-    the mean. Values that are not finite are taken as not shown.
+    the mean. Values that are not finite are taken as not shown, and a term that was never shown has no part in
+    :math:`\mathrm{mean}_d`.
 
     All state is in buffers and resumes exactly. Under torch.distributed every rank must call :meth:`update` in every
     step: sums and counts are added over ranks, so all of them hold the same state.
@@ -132,7 +133,9 @@ class DynamicTrainingMonitor(nn.Module):
         """:math:`r` (M,): each modality's gap in units of the mean gap, averaged over terms; above 1 = lagging."""
         known = self.seen > 0
         mean = (self.gaps * known).sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp_min(1)
-        return torch.where(known, (self.gaps + self.eps) / (mean + self.eps), 1.0).mean(0)
+        ratio = torch.where(known, (self.gaps + self.eps) / (mean + self.eps), 1.0)
+        used = known.any(1, keepdim=True)  # a term that is switched off says nothing about anybody
+        return torch.where(used.any(), (ratio * used).sum(0) / used.sum().clamp_min(1), 1.0)
 
     def _balanced(self, ratio: Tensor, exponent: float, bounds: tuple[float, float]) -> Tensor:
         value = ratio.pow(exponent).clamp(*bounds)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +20,8 @@ BUILT_IN = {name: _HERE / file for name, file in _FILES.items()}
 def load_priors(source: str | os.PathLike[str] | Mapping[str, Any] = "default") -> dict[str, Any]:
     """A table of priors: a built-in name (``default``, ``wide``, ``shifted``), a YAML file, or the table itself.
 
-    A file with ``inherits: OTHER`` holds only what differs from OTHER, a built-in name or a file beside it.
+    A file with ``inherits: OTHER`` holds only what differs from OTHER, a built-in name or a file beside it. Where it
+    gives no ``name`` it is called as the file is, followed by a fingerprint of its numbers.
 
     Raises:
         FileNotFoundError: neither a built-in name nor a file.
@@ -45,7 +48,13 @@ def _load(source: str | os.PathLike[str], heirs: tuple[Path, ...]) -> dict[str, 
     if parent is None:
         return table
     origin = str(parent) if str(parent) in BUILT_IN else path.parent / str(parent)
-    return _merged(_load(origin, (*heirs, path.resolve())), table, str(path), "")
+    merged = _merged(_load(origin, (*heirs, path.resolve())), table, str(path), "")
+    if "name" not in table:  # else what it inherits from would be named as the source of what is drawn
+        content = json.dumps(
+            {key: value for key, value in merged.items() if key != "name"}, sort_keys=True, default=str
+        )
+        merged["name"] = f"{path.stem} {hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    return merged
 
 
 def _merged(base: dict[str, Any], changes: Mapping[str, Any], path: str, prefix: str) -> dict[str, Any]:

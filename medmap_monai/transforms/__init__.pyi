@@ -6,6 +6,7 @@ from .imbalanced_dropout import (
 )
 from .intensity_jitter import RandIntensityJitter as RandIntensityJitter
 from .intensity_jitter import RandIntensityJitterd as RandIntensityJitterd
+from .limit_modalities import LimitModalitiesd as LimitModalitiesd
 from .load_study import LoadStudy as LoadStudy
 from .load_study import LoadStudyd as LoadStudyd
 from .modality_dropout import RandModalityDropout as RandModalityDropout

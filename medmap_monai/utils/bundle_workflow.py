@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from medmap_monai.utils.find_bundle import came_with_package, find_bundle
 _ARGUMENTS = "given_arguments"
 _KNOWN_TARGETS = ("medmap_monai.", "monai.", "torch.", "ignite.")
 _warned: set[Path] = set()
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 class ArgumentValues:
@@ -85,7 +87,8 @@ def only_given(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     """``["sw_batch_size=4", "roi_size=[64,64,64]"]`` -> a dict; values are YAML: numbers and lists keep their type.
 
-    ``null`` is None, which a configuration takes as it takes any other value.
+    ``null`` and ``None`` are None, which a configuration takes as it takes any other value; ``1e-4`` is a number, as
+    for ``monai.bundle run``.
 
     Raises:
         ValueError: for a pair without ``=``.
@@ -96,10 +99,21 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
         if not separator or not key:
             raise ValueError(f"override {pair!r} is not of the form key=value")
         try:
-            overrides[key] = yaml.safe_load(value) if value else ""
+            overrides[key] = _numbers(yaml.safe_load(value)) if value else ""
         except yaml.YAMLError:
             overrides[key] = value  # '@home', '%a' and the like are no YAML, but they are text
     return overrides
+
+
+def _numbers(value: Any) -> Any:
+    """What YAML 1.1 leaves as text and Python does not: 1e-4 and None."""
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
+    return None if value == "None" else value
 
 
 def _literal(value: Any, reference: str) -> Any:

@@ -25,8 +25,11 @@ from medmap_monai.zoo.record import PICTURE, WORST_PICTURE, measured, record_eva
 from medmap_monai.zoo.release_metadata import release_metadata
 from medmap_monai.zoo.safe_weights import read_state_dict
 
-#: entries of an overlay that the weights depend on: the network, and the window it was trained with
-_OF_THE_WEIGHTS = ("network_def", "roi_size")
+#: entries of an overlay that the weights depend on: the network, and how it has seen images in training
+_OF_THE_WEIGHTS = (
+    *("network_def", "anchor", "anchor_weights", "aligned_levels", "replace_levels"),
+    *("roi_size", "study_shape", "protocol", "orientation", "spacing"),
+)
 
 
 class BundleRejectedError(ValueError):
@@ -56,8 +59,8 @@ def pack_bundle(
         summary: ``summary.json`` of an evaluation of these weights: results in metadata and model card, and expected
             quality (``models/reliability.json``) for ``medmap predict``. Without it, what the bundle itself keeps of
             an evaluation (:func:`~medmap_monai.zoo.record.record_evaluation`), if that was made with these weights.
-        overlay: name in ``configs`` (such as ``phantom``) of what the weights were trained with; its network and
-            window are written into the package's configurations, which then need no overlay.
+        overlay: name in ``configs`` (such as ``phantom``) of what the weights were trained with; its network, window,
+            grid and protocol are written into the package's configurations, which then need no overlay.
         replace: overwrite a package of the same version that has other content.
 
     Returns:
@@ -123,7 +126,7 @@ def _results(source: BundleFolder, staged: BundleFolder, summary: str | os.PathL
 
 
 def _write_overlay(staged: BundleFolder, overlay: Path) -> None:
-    """Write the overlay's network and window into the staged configurations."""
+    """Write the overlay's network, and how it sees images, into the staged configurations."""
     changes = {
         key: value
         for key, value in ConfigParser.load_config_file(overlay).items()
@@ -135,7 +138,8 @@ def _write_overlay(staged: BundleFolder, overlay: Path) -> None:
             continue
         parser = ConfigParser(ConfigParser.load_config_file(path))
         for key, value in changes.items():
-            parser[key] = value
+            if key.replace("::", "#").split("#")[0] in parser:
+                parser[key] = value
         content = {key: value for key, value in parser.get().items() if key != "_meta_"}
         ConfigParser.export_config_file(content, str(path), fmt="yaml" if path.suffix != ".json" else "json", indent=4)
 

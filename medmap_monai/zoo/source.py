@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any
 from medmap_monai.data.edition import Edition
 from medmap_monai.data.edition_file import edition_from
 from medmap_monai.zoo.bundle_folder import load_json
+from medmap_monai.zoo.merge import BASE
 
 #: folder of what bundles have in common: one JSON file per task, network, loss and method, and the files of a bundle
 PARTS = Path(__file__).parent / "parts"
@@ -69,6 +71,7 @@ class BundleSource:
         #: from the bottom to the top: the task, the network, the loss, the methods, the bundle itself
         self.parts = [part for kind in KINDS for part in self._parts(kind)]
         self._check_loss()
+        self._check_methods()
         if self.spatial_dims == 2:
             self.parts.insert(0, _checked(load_json(_SLICES), str(_SLICES)))
         self.parts.append({key: value for key, value in self.own.items() if key not in KINDS})
@@ -135,6 +138,27 @@ class BundleSource:
                 raise ValueError(
                     f"{self.path}: method {self.own['method']} works with the loss {part['losses'][0]}, not {loss}"
                 )
+
+    def _check_methods(self) -> None:
+        """One method trains, and those that follow it must build upon it: another one would replace it, unnoticed."""
+        below: str | None = None
+        for number, part in enumerate(self._parts("method")):
+            given = self.own["method"][number] if isinstance(self.own["method"], list) else self.own["method"]
+            name = given if isinstance(given, str) else f"method {number + 1}"
+            method = part.get("configs", {}).get("train", {}).get("method")
+            if method is None:
+                continue
+            builds_upon = f'"{BASE}"' in json.dumps(method)
+            if builds_upon and below is None:
+                raise ValueError(
+                    f"{self.path}: {name} builds upon another method: name that first, as in dropout,{name}"
+                )
+            if not builds_upon and below is not None:
+                raise ValueError(
+                    f"{self.path}: {name} would take the place of {below}; only methods that build upon another one, "
+                    "such as medmap, can follow it"
+                )
+            below = name
 
     def _parts(self, kind: str) -> list[dict[str, Any]]:
         given = self.own[kind]

@@ -134,6 +134,9 @@ def test_a_bundle_may_have_a_training_set_of_its_own(tmp_path: Path) -> None:
     [
         ({"network": "resnet"}, "no network 'resnet'; there are .*rfnet"),
         ({"method": "passion"}, "method passion works with the loss weighted_ce_dice, not dice_ce"),
+        ({"method": ["medmap", "dropout"]}, "medmap builds upon another method: name that first, as in dropout,medmap"),
+        ({"method": ["dropout", "domain_adaptation"]}, "domain_adaptation would take the place of dropout"),
+        ({"method": "medmap"}, "medmap builds upon another method"),
         ({"metod": "passion"}, r"unknown keys \['metod'\]"),
         ({"configs": {"train": {"train#optimiser#lr": 1}}}, "no 'optimiser' on the way"),
         ({"configs": {"train": {"before losses": {"x": 1}}}}, "nothing can be put before 'losses'"),

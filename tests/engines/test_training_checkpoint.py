@@ -4,13 +4,19 @@ import csv
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events, State
 
 from medmap_monai.data.study import Study
-from medmap_monai.data.training_cases import read_training_cases, training_cases_of, write_training_cases
+from medmap_monai.data.training_cases import (
+    TrainingCases,
+    read_training_cases,
+    training_cases_of,
+    write_training_cases,
+)
 from medmap_monai.engines.finite_guard import TrainingDivergedError
 from medmap_monai.engines.training_checkpoint import TrainingCheckpoint, load_model
 from tests.engines.training import tiny_trainer, tiny_unet
@@ -94,6 +100,61 @@ def test_a_finished_run_goes_on_with_more_epochs(tmp_path: Path) -> None:
         tiny_trainer(tmp_path / "more", epochs=3).run()
 
 
+@pytest.mark.parametrize(("before", "now"), [(2, 6), (6, 2)])
+def test_a_run_goes_on_to_its_last_epoch_whatever_an_epoch_holds_now(tmp_path: Path, before: int, now: int) -> None:
+    """ignite counts iterations: with fewer per epoch than before it would end at once, without a word."""
+    tiny_trainer(tmp_path, epochs=2, batch_size=before).run()
+    resumed = tiny_trainer(tmp_path, epochs=4, batch_size=now)
+    resumed.run()
+    assert resumed.state.epoch == 4
+    assert resumed.state.iteration == 4 * 6 // now
+    assert len(rates(tmp_path)) == 4
+
+
+def test_another_learning_rate_is_taken_over(tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        tiny_trainer(tmp_path / "cut", epochs=4, handlers=(StopAt(7),)).run()
+    tiny_trainer(tmp_path / "cut", epochs=4, learning_rate=0.1).run()
+    tiny_trainer(tmp_path / "whole", epochs=4, learning_rate=0.1).run()
+    assert rates(tmp_path / "cut")[2:] == pytest.approx(rates(tmp_path / "whole")[2:])
+
+
+class Validator:
+    """Stands for an evaluator with a score per epoch; None where it does not run."""
+
+    def __init__(self, *scores: float | None) -> None:
+        self.scores = scores
+        self.state = State()
+        self.state.key_metric_name, self.state.best_metric_epoch = "dice", -1  # type: ignore[attr-defined]
+        self.state.metrics = {}
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._score)
+
+    def _score(self, engine: Engine) -> None:
+        score = self.scores[engine.state.epoch - 1]
+        self.state.metrics = {} if score is None else {"dice": score}
+
+
+def best_of(folder: Path, epochs: int, *scores: float | None, select: str = "best") -> float:
+    """Train, and tell what was left in model.pt by the sum of its weights."""
+    validator = Validator(*scores)
+    given = {"select": select, "validator": validator}
+    tiny_trainer(folder, epochs=epochs, first=(validator,), checkpoint=given).run()
+    return sum(float(value.sum()) for value in torch.load(folder / "model.pt", weights_only=True).values())
+
+
+def test_weights_are_left_where_no_epoch_was_validated(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    last = best_of(tmp_path / "last", 2, None, None, select="last")
+    assert best_of(tmp_path / "best", 2, None, None) == last
+    assert "no epoch was validated" in caplog.text
+
+
+def test_the_best_of_epochs_without_selection_is_not_taken_for_the_best_weights(tmp_path: Path) -> None:
+    before = best_of(tmp_path, 2, 0.9, 0.1, select="last")  # epoch 1 was better, and its weights are gone
+    assert best_of(tmp_path, 4, 0.9, 0.1, 0.5, 0.4) != before
+
+
 def test_initial_weights_are_one_argument(tmp_path: Path) -> None:
     torch.manual_seed(9)
     state = tiny_unet().state_dict()
@@ -166,6 +227,27 @@ def test_the_cases_of_the_training_stand_beside_the_weights(tmp_path: Path) -> N
     assert [found.fold_of(case, case) for case in ("b", "c")] == ["val", "unseen"]
     tiny_trainer(tmp_path, epochs=2).run()
     assert read_training_cases(tmp_path / "model.pt") is None  # a file about other weights tells nothing
+
+
+def test_cases_of_earlier_epochs_and_of_initial_weights_stay_with_the_weights(tmp_path: Path) -> None:
+    def train(folder: Path, epochs: int, cases: str, val: str, **checkpoint: object) -> TrainingCases | None:
+        validator = Validator(*[None] * epochs)
+        validator.data_loader = SimpleNamespace(  # type: ignore[attr-defined]
+            dataset=SimpleNamespace(data=[{"case_id": case} for case in val])
+        )
+        trainer = tiny_trainer(folder, epochs=epochs, checkpoint={"validator": validator, **checkpoint})
+        for item, case in zip(trainer.data_loader.dataset.data, cases, strict=False):  # type: ignore[union-attr]
+            item["case_id"] = case
+        trainer.run()
+        return read_training_cases(folder / "model.pt")
+
+    train(tmp_path / "one", 1, "abcdef", "xy")
+    resumed = train(tmp_path / "one", 2, "abghix", "yc")
+    assert resumed is not None
+    assert (set(resumed.train), set(resumed.val)) == (set("abcdefghix"), {"y"})
+    fresh = train(tmp_path / "two", 1, "klmnop", "x", initial_weights=tmp_path / "one/model.pt")
+    assert fresh is not None
+    assert set(fresh.train) == set("abcdefghixklmnop")
 
 
 def test_checkpoints_are_plain_tensors_and_model_holds_the_network_alone(tmp_path: Path) -> None:

@@ -58,7 +58,10 @@ def tiny_trainer(
     workers: int = 0,
     device: str = "cpu",
     handlers: tuple[Any, ...] = (),
+    first: tuple[Any, ...] = (),
     checkpoint: dict[str, Any] | None = None,
+    batch_size: int = 2,
+    learning_rate: float = 1e-2,
     **kwargs: Any,
 ) -> ModalityTrainer:
     """A trainer that logs and checkpoints into ``folder``; initial weights are always the same."""
@@ -68,8 +71,8 @@ def tiny_trainer(
     transform = Compose([RandFlipd(("image", "label"), prob=0.5, spatial_axis=0), RandModalityDropoutd()])
     dataset = SeededCacheDataset(tiny_items(), transform, seed=3)
     sampler = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=3)
-    loader = DataLoader(dataset, sampler=sampler, batch_size=2, num_workers=workers)
-    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
+    loader = DataLoader(dataset, sampler=sampler, batch_size=batch_size, num_workers=workers)
+    optimizer = torch.optim.AdamW(method.parameter_groups(), lr=learning_rate)
     scheduler = PolynomialLR(optimizer, total_iters=epochs, power=0.9)
     objects = {"method": method, "optimizer": optimizer, "lr_scheduler": scheduler}
     return ModalityTrainer(
@@ -80,6 +83,7 @@ def tiny_trainer(
         optimizer=optimizer,
         seed=5,
         train_handlers=[
+            *first,
             TrainingLog(folder / "training.csv", optimizer),
             LrScheduleHandler(scheduler, print_lr=False),
             TrainingCheckpoint(folder, network, objects, **(checkpoint or {})),

@@ -29,6 +29,12 @@ def test_counts_what_exists_and_is_granted() -> None:
     assert count_cases(records, ("t2", "flair", "t1ce")).per_modality == (3, 2, 1)
 
 
+def test_complete_training_counts_what_exists_whatever_the_split_grants() -> None:
+    records = [record("a", ("flair", "t1ce", "t2")), record("b", ("flair", "t1ce", "t2"), ("t2",))]
+    assert count_cases(records, NAMES, mode="idt").per_modality == (1, 1, 2)
+    assert count_cases(records, NAMES, mode="pdt").per_modality == (2, 2, 2)
+
+
 def test_counts_what_the_transforms_leave() -> None:
     records = [record(str(i), ("flair", "t1ce", "t2")) for i in range(200)]
     counts = count_cases(records, NAMES, rates={"flair": 0.0, "t1ce": 0.5, "t2": 0.8}, seed=1)

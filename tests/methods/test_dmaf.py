@@ -19,7 +19,7 @@ from medmap_monai.losses.masked_attention_alignment import MaskedAttentionAlignm
 from medmap_monai.losses.prototype_alignment import PrototypeAlignmentLoss
 from medmap_monai.losses.segmentation import WeightedCEDiceLoss
 from medmap_monai.losses.temperature_kl import TemperatureKLLoss
-from medmap_monai.methods.base import MethodOutput
+from medmap_monai.methods.base import Method, MethodOutput
 from medmap_monai.methods.case_counts import CaseCounts
 from medmap_monai.methods.dmaf import DMAF, deepest_channels
 from medmap_monai.methods.medmap import MedMAP
@@ -33,6 +33,7 @@ from medmap_monai.networks.m2ftrans import M2FTrans
 from medmap_monai.networks.mmformer import MMFormer
 from medmap_monai.networks.rfnet import RFNet
 from medmap_monai.networks.unet import ModalityUNet
+from tests.engines.training import tiny_trainer
 
 MASK = torch.tensor([[1, 1, 1], [0, 1, 0], [1, 0, 1]]).bool()
 SMALL = {"out_channels": 3, "channels": (4, 8), "deep_supervision": 0}
@@ -254,6 +255,17 @@ def test_terms_without_weight_are_left_out(network):
     assert one.monitor.terms == ("prototype",)
 
 
+def test_a_term_that_is_switched_off_does_not_dilute_the_balance():
+    """Bundles give the monitor all three terms, whatever weights they have."""
+    off = {"covariance": 0.0, "attention": 0.0}
+    own, given = (DMAF(_unet(), weights=off, monitor=m) for m in (None, DynamicTrainingMonitor(3)))
+    for method in (own, given):
+        _call(method, torch.ones(3, 3, dtype=torch.bool))
+    assert (own.monitor.weights - 1).abs().max() > 0.01
+    torch.testing.assert_close(given.monitor.weights, own.monitor.weights)
+    assert given.monitor.balance_report()["gap_covariance"].isnan().all()
+
+
 def test_gradient_scaling_changes_an_sgd_step_as_computed_by_hand():
     image, label = _batch()
     steps = {}
@@ -302,6 +314,26 @@ def test_learning_rate_mode_scales_the_rate_and_puts_it_back():
     for name, step in steps["off"].items():
         m = int(name.split(".")[2]) if name.startswith("network.encoders") else None
         torch.testing.assert_close(steps["lr"][name], step if m is None else scales[m] * step, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_trainer_lets_the_monitor_scale_rates(tmp_path, wrapped):
+    """And once, where a configuration has attached the optimizer already."""
+    seen = []
+
+    def make(network: ModalityNetwork) -> Method:
+        lr = DynamicTrainingMonitor(3, grad_mode="lr", alpha=0.0, momentum=0.0)
+        inner = DMAF(AlignedNetwork(network) if wrapped else network, monitor=lr)
+        inner.monitor.scales.copy_(torch.tensor([0.5, 1.0, 1.5]))
+        return MedMAP(inner) if wrapped else inner
+
+    trainer = tiny_trainer(tmp_path, epochs=1, make_method=make)
+    groups = trainer.method.parameter_groups()
+    assert sorted(id(p) for g in groups for p in g["params"]) == sorted(id(p) for p in trainer.method.parameters())
+    trainer.method.attach_optimizer(trainer.optimizer)
+    trainer.optimizer.register_step_pre_hook(lambda opt, *_: seen.append([group["lr"] for group in opt.param_groups]))
+    trainer.optimizer.step()
+    assert seen == [pytest.approx([0.005, 0.01, 0.015, 0.01])]
 
 
 def test_parameter_groups_hold_every_parameter_once():

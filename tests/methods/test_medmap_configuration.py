@@ -71,6 +71,24 @@ def test_a_dedicated_student_is_one_value() -> None:
     assert method.subset.tolist() == [True, False, False, True]
 
 
+@pytest.mark.parametrize(("subset", "seen"), [(["t2", "flair"], [True, False, False, True]), (None, [True] * 4)])
+def test_a_dedicated_student_is_validated_on_its_subset(
+    subset: list[str] | None, seen: list[bool], phantom_cohort: Path
+) -> None:
+    parser = configuration("brats_medmap_kd", student_subset=subset, dataset_dir=str(phantom_cohort))
+    sample = parser.get_parsed_content("validate#dataset")[0]
+    assert sample["modality_mask"].tolist() == seen
+    assert type(sample["modality_mask"]) is torch.Tensor
+
+
+def test_a_teacher_that_is_trained_anew_does_not_go_on_from_its_checkpoint(phantom_cohort: Path) -> None:
+    for reuse, resume in ((True, True), (False, False)):
+        given = {"reuse_teacher": reuse, "resume": True, "dataset_dir": str(phantom_cohort)}
+        parser = configuration("brats_medmap_kd", **given)
+        for handlers in ("teacher#handlers", "train#handlers"):
+            assert parser.get_parsed_content(handlers)[-1].resume is resume
+
+
 def test_the_page_names_values_that_bundles_have() -> None:
     page = (ROOT / "docs" / "explanation" / "medmap.md").read_text(encoding="utf-8")
     section = page.split("## In a bundle")[1].split("\n## ")[0]

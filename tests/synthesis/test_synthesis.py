@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +275,14 @@ def test_processes_write_the_same_files(tmp_path: Path, maps: list[Path]) -> Non
 def _content(path: Path) -> bytes:
     """Without the time that gzip writes into its header."""
     return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+
+def test_priors_of_ones_own_are_not_called_as_what_they_inherit_from(tmp_path: Path) -> None:
+    names = []
+    for chance in (0.1, 0.9):
+        (tmp_path / "mine.yaml").write_text(f"inherits: default\nunusual: {chance}\n")
+        names.append(load_priors(tmp_path / "mine.yaml")["name"])
+    assert all(re.fullmatch(r"mine [0-9a-f]{8}", name) for name in names)
+    assert names[0] != names[1]
+    (tmp_path / "named.yaml").write_text("name: ours\ninherits: default\n")
+    assert load_priors(tmp_path / "named.yaml")["name"] == "ours"

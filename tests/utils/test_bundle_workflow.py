@@ -136,4 +136,12 @@ def test_a_bundle_that_is_not_trusted_gives_monais_warning_once(make_bundle: Cal
 
 
 def test_values_that_are_no_yaml_are_text() -> None:
+    assert parse_overrides(["a=1e-4", "b=[2e0, -.5E+1]", "c={t1: 1e-1}", "d=None", "e=1e", "f=e4"]) == {
+        "a": 0.0001,
+        "b": [2.0, -5.0],
+        "c": {"t1": 0.1},
+        "d": None,
+        "e": "1e",
+        "f": "e4",
+    }
     assert parse_overrides(["a=@x", "b=%y", "c=[1"]) == {"a": "@x", "b": "%y", "c": "[1"}

@@ -151,6 +151,21 @@ def test_the_overlay_is_part_of_the_packages_configurations(package: Path, train
         assert packed == source
 
 
+def test_the_package_keeps_the_grid_and_the_protocol_of_the_training(trained: Path, tmp_path: Path) -> None:
+    overlay = json.loads((trained / "configs" / "phantom.json").read_text())
+    grid = {"orientation": "RAS", "spacing": [2.0, 2.0, 2.0], "protocol": "legacy"}
+    mine = trained / "configs" / "mine.json"
+    mine.write_text(json.dumps(overlay | grid))
+    try:
+        path = pack_bundle(trained, trained / "models" / "model.pt", tmp_path, overlay="mine")
+    finally:
+        mine.unlink()
+    with zipfile.ZipFile(path) as archive:
+        for stage in ("train", "inference", "evaluate"):
+            packed = json.loads(archive.read(f"{trained.name}/configs/{stage}.json"))
+            assert {key: packed[key] for key in grid} == grid
+
+
 def test_without_evaluation_the_card_says_so(trained: Path, tmp_path: Path) -> None:
     package = pack(trained, tmp_path)
     assert "has not been evaluated" in read(package, "README.md")
