@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,6 +71,20 @@ class FiniteGuard:
             if step.ready is not None:
                 step.ready.synchronize()
             _judge(step, self._hint)
+
+
+def non_finite(content: Any, name: str = "") -> list[str]:
+    """Names of the tensors in nested dicts and lists that hold NaN or Inf."""
+    if isinstance(content, torch.Tensor):
+        fine = not content.is_floating_point() or bool(torch.isfinite(content).all())
+        return [] if fine else [name]
+    if isinstance(content, Mapping):
+        items: Any = content.items()
+    elif isinstance(content, list | tuple):
+        items = enumerate(content)
+    else:
+        return []
+    return [bad for key, value in items for bad in non_finite(value, f"{name}.{key}" if name else str(key))]
 
 
 def _judge(step: _Step, hint: str) -> None:

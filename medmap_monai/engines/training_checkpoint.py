@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from medmap_monai.data.training_cases import (
     training_cases_of,
     write_training_cases,
 )
-from medmap_monai.engines.finite_guard import TrainingDivergedError
+from medmap_monai.engines.finite_guard import TrainingDivergedError, non_finite
 from medmap_monai.engines.learning_rates import other_first_rates, rates_after, set_rates
 from medmap_monai.engines.unlike_training import training_orientation, training_spacing, training_window
 from medmap_monai.methods.base import Method
@@ -33,6 +34,8 @@ from medmap_monai.utils.files import atomic_path, remove_stale
 
 CHECKPOINT_NAME = "checkpoint.pt"
 MODEL_NAME = "model.pt"
+#: weights that were there before the first training, such as those that a bundle was shipped with
+KEPT_NAME = "model_before_training.pt"
 
 
 class TrainingCheckpoint:
@@ -46,7 +49,8 @@ class TrainingCheckpoint:
     one too: the learning rate is then the one that the new schedule has after the epochs done. It may go on with other
     batches, cases or processes as well: epochs count, however many iterations they have. Beside ``model.pt`` stands
     ``model_cases.json``, the training and validation cases (:mod:`~medmap_monai.data.training_cases`), with those of
-    the initial weights and of the epochs before a resume. Weights of NaN or Inf are never saved.
+    the initial weights and of the epochs before a resume. Weights of NaN or Inf are never saved, and a ``model.pt``
+    that came from elsewhere (shipped, imported) is kept as ``model_before_training.pt``.
 
     Args:
         folder: where the files go.
@@ -108,6 +112,8 @@ class TrainingCheckpoint:
             return
         if engine.state.rank == 0:
             remove_stale(self.folder)
+            if not path.is_file():
+                self._keep_foreign_weights()
         if not self.resume or not path.is_file():
             if self.initial_weights is not None:
                 for network in self._networks():
@@ -155,6 +161,18 @@ class TrainingCheckpoint:
             self.validator.state.best_metric = self.best_metric
             self.validator.state.best_metric_epoch = saved["best_metric_epoch"]
         self.logger.info("resumed from %s after epoch %d", path, saved["epoch"])
+
+    def _keep_foreign_weights(self) -> None:
+        """Copy a ``model.pt`` that no training here has written, since this one replaces it."""
+        model, kept = self.folder / MODEL_NAME, self.folder / KEPT_NAME
+        if not model.is_file() or kept.exists():
+            return
+        with atomic_path(kept) as temporary:
+            shutil.copyfile(model, temporary)
+        cases = read_training_cases(model)
+        if cases is not None:
+            write_training_cases(kept, cases)
+        self.logger.warning("%s is replaced by this training; what was there is kept as %s", model, kept.name)
 
     def _networks(self) -> list[nn.Module]:
         """The network that is deployed, and the one that is trained: another one where the first is its average."""
@@ -242,20 +260,6 @@ def _weights(target: Any) -> Any:
 def _write(content: Mapping[str, Any], path: Path) -> None:
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
-
-
-def non_finite(content: Any, name: str = "") -> list[str]:
-    """Names of the tensors in nested dicts and lists that hold NaN or Inf."""
-    if isinstance(content, torch.Tensor):
-        fine = not content.is_floating_point() or bool(torch.isfinite(content).all())
-        return [] if fine else [name]
-    if isinstance(content, Mapping):
-        items: Any = content.items()
-    elif isinstance(content, list | tuple):
-        items = enumerate(content)
-    else:
-        return []
-    return [bad for key, value in items for bad in non_finite(value, f"{name}.{key}" if name else str(key))]
 
 
 def load_model(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:

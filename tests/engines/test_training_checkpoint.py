@@ -175,6 +175,20 @@ def test_initial_weights_are_one_argument(tmp_path: Path) -> None:
     assert seen == [True, False]
 
 
+def test_weights_that_came_from_elsewhere_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save(tiny_unet().state_dict(), tmp_path / "model.pt")
+    write_training_cases(tmp_path / "model.pt", TrainingCases({"a": "a"}, {}))
+    shipped = (tmp_path / "model.pt").read_bytes()
+    tiny_trainer(tmp_path, epochs=1).run()
+    assert "kept as model_before_training.pt" in caplog.text
+    for _ in range(2):  # and stay so, whatever is trained here later
+        assert (tmp_path / "model_before_training.pt").read_bytes() == shipped
+        assert read_training_cases(tmp_path / "model_before_training.pt") == TrainingCases({"a": "a"}, {})
+        tiny_trainer(tmp_path, epochs=1, checkpoint={"resume": False}).run()
+    tiny_trainer(tmp_path / "fresh", epochs=1).run()
+    assert not (tmp_path / "fresh/model_before_training.pt").exists()
+
+
 def test_initial_weights_reach_the_trained_network_where_its_average_is_deployed(tmp_path: Path) -> None:
     state = tiny_unet().state_dict()
     torch.save(state, tmp_path / "other.pt")
