@@ -13,7 +13,7 @@ from typing import Any
 from medmap_monai.clinical.dicom_series import DicomStudy, is_dicom, read_series
 from medmap_monai.clinical.recognise import SequenceFacts, recognise
 from medmap_monai.clinical.source import NIFTI, SourceImage, SourceStudy
-from medmap_monai.data.file_names import existing_folder, nifti_stem
+from medmap_monai.data.file_names import existing_folder, nifti_stem, walk_folders
 from medmap_monai.data.studies import scan_studies
 from medmap_monai.utils.json_file import read_json
 
@@ -45,23 +45,11 @@ def find_studies(folder: str | os.PathLike[str]) -> list[SourceStudy]:
 
 
 def _walk(root: Path) -> Iterable[Path]:
-    """Files below ``root``; links are followed, each folder once, and a dangling NIfTI link is a file that is lost."""
-    seen: set[str] = set()
-
-    def unreadable(error: OSError) -> None:
-        raise error
-
-    for parent, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders[:] = []
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
+    """Files below ``root`` that may hold images; a dangling NIfTI link is one that is lost."""
+    for _, paths in walk_folders(root):
+        for path in paths:
             dangling = path.is_symlink() and nifti_stem(path) is not None
-            if not name.startswith(".") and name.upper() != "DICOMDIR" and (path.is_file() or dangling):
+            if path.name.upper() != "DICOMDIR" and (path.is_file() or dangling):
                 yield path
 
 

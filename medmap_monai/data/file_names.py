@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from medmap_monai.data.edition import Edition
@@ -31,13 +32,11 @@ def existing_folder(folder: str | os.PathLike[str]) -> Path:
     return root
 
 
-def walk_nifti(root: Path) -> tuple[list[Path], list[Path]]:
-    """NIfTI files and folders below ``root`` in a fixed order; hidden ones (``._x.nii.gz`` of macOS) are skipped.
+def walk_folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Every folder below ``root``, itself first, and its files in a fixed order; hidden ones are skipped.
 
     Links are followed, each target once. A dangling link counts as a file: it is unreadable, not absent.
     """
-    files: list[Path] = []
-    folders: list[Path] = []
     seen: set[str] = set()
 
     def unreadable(error: OSError) -> None:
@@ -50,10 +49,14 @@ def walk_nifti(root: Path) -> tuple[list[Path], list[Path]]:
             continue
         seen.add(real)
         children[:] = sorted(child for child in children if not child.startswith("."))
-        folders.append(Path(parent))
-        paths = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
-        files.extend(path for path in paths if nifti_stem(path) is not None)
-    return files, folders
+        yield Path(parent), [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
+
+
+def walk_nifti(root: Path) -> tuple[list[Path], list[Path]]:
+    """NIfTI files and folders below ``root`` as :func:`walk_folders` finds them (no ``._x.nii.gz`` of macOS)."""
+    found = list(walk_folders(root))
+    files = [path for _, paths in found for path in paths if nifti_stem(path) is not None]
+    return files, [folder for folder, _ in found]
 
 
 class FileNames:
